@@ -1,0 +1,90 @@
+//! Just enough HTTP/1.1 to know when an answer is complete, what its status is, and whether the connection lives on.
+//!
+//! One request is in flight per connection, so nothing follows an answer. The systems under test are trusted to speak HTTP;
+//! what cannot be read counts as an unexpected answer, never as a fast one.
+
+/// The bytes of one answer as they arrive. Reused from answer to answer.
+#[derive(Default)]
+pub(crate) struct Answer {
+    bytes: Vec<u8>,
+}
+
+/// A complete answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Complete {
+    /// 0 when there was none to be read.
+    pub(crate) status: u16,
+    pub(crate) close: bool,
+}
+
+impl Answer {
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Takes what arrived; `Some` once the answer is complete.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<Complete> {
+        self.bytes.extend_from_slice(bytes);
+        let head_bytes = find(&self.bytes, b"\r\n\r\n")? + 4;
+        let (head, body) = self.bytes.split_at(head_bytes);
+        let complete = match field(head, "transfer-encoding") {
+            // The answers of this benchmark are a few bytes long: the last chunk ends them.
+            Some(_) => body.ends_with(b"0\r\n\r\n"),
+            None => {
+                body.len()
+                    >= field(head, "content-length")
+                        .and_then(|text| text.parse().ok())
+                        .unwrap_or(0)
+            }
+        };
+        complete.then(|| Complete {
+            status: head
+                .get(9..12)
+                .and_then(|digits| str::from_utf8(digits).ok()?.parse().ok())
+                .unwrap_or(0),
+            close: field(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
+        })
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+    let lines = str::from_utf8(head).ok()?.split("\r\n").skip(1);
+    lines
+        .filter_map(|line| line.split_once(':'))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_complete_with_its_last_byte_and_not_before() {
+        // If this fails, latencies end too early or connections hang.
+        let cases: [(&[u8], u16, bool); 4] = [
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, false),
+            (
+                b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nConnection: close\r\n\r\n",
+                401,
+                true,
+            ),
+            (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+                200,
+                false,
+            ),
+            (b"what is this\r\n\r\n", 0, false),
+        ];
+        for (wire, status, close) in cases {
+            let mut answer = Answer::default();
+            let (last, before) = wire.split_last().unwrap();
+            assert!(before.iter().all(|byte| answer.push(&[*byte]).is_none()));
+            assert_eq!(answer.push(&[*last]), Some(Complete { status, close }));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The load side of the benchmark: one thread, one epoll, signed webhooks of which no two are alike.
+//!
+//! `bench.py` starts it once per measured cell, pinned away from the proxy, and reads one JSON object from its standard
+//! output. `run` measures, `idle` holds keep-alive connections open while memory is read, `one` shows a single answer.
+//!
+//! It promises that no body is ever sent twice under one seed: a gateway with a replay guard answers a repeat without
+//! forwarding it, and a benchmark of repeats would measure the wrong thing. It promises nothing about its own share of the
+//! result but reports it: when the load's core is full, requests per second are the load's, not the proxy's.
+
+mod answer;
+mod cpu;
+mod idle;
+mod load;
+mod webhook;
+mod window;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::webhook::Webhooks;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    mode: Mode,
+}
+
+#[derive(Subcommand)]
+enum Mode {
+    /// Load the target for a while and print the figures as one JSON object.
+    Run {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        plan: load::Plan,
+    },
+    /// Open connections, send one webhook on each, print `ready`, hold them until standard input ends.
+    Idle {
+        #[command(flatten)]
+        target: Target,
+        #[arg(long)]
+        connections: usize,
+    },
+    /// Send one webhook and print the status it was answered with.
+    One {
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Where webhooks go and what they look like.
+#[derive(Args)]
+struct Target {
+    /// Port on 127.0.0.1; there is no way to load another machine.
+    #[arg(long)]
+    port: u16,
+    #[arg(long, default_value = "/hooks/gh")]
+    path: String,
+    /// Length of every body, in bytes.
+    #[arg(long, default_value_t = 1024)]
+    body_bytes: usize,
+    /// Sign with a key that is not the target's.
+    #[arg(long)]
+    forge: bool,
+    /// Part of every body; two runs against one gateway process need two seeds.
+    #[arg(long)]
+    seed: u64,
+}
+
+impl Target {
+    /// The key comes from the environment, as it does for every system under test.
+    fn webhooks(&self) -> anyhow::Result<Webhooks> {
+        let secret = std::env::var("SECRET").context("SECRET is not set")?;
+        let key = if self.forge { "not-the-secret" } else { secret.as_str() };
+        Webhooks::new(self.port, &self.path, self.body_bytes, self.seed, key.as_bytes())
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().mode {
+        Mode::Run { target, plan } => println!("{}", load::run(target.port, target.webhooks()?, &plan)?),
+        Mode::Idle { target, connections } => idle::hold(target.port, target.webhooks()?, connections)?,
+        Mode::One { target } => println!("{}", idle::status_of_one(target.port, target.webhooks()?)?),
+    }
+    Ok(())
+}

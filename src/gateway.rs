@@ -1,0 +1,219 @@
+//! The corridor: the way of every request, from its head to its response.
+//!
+//! ```text
+//! head -> route -> admit -> body -> verify -> spend -> handshake -> replay -> dispatch -> respond
+//! ```
+//!
+//! [`Guard::walk`] reads top to bottom; every step is a file in `gateway/` that takes plain values and returns the
+//! value the next step demands: no [`Permit`](crate::event::Permit), no [`Event`]; no event, nothing goes upstream. Each early exit is a
+//! [`Refusal`] or a reply. No step knows a provider by name. The configuration of a request is one [`Rules`], taken
+//! at its start, so that a reload never shows a request two configurations.
+//!
+//! [`Shared`] is what outlives reloads (claims, buckets, counters, connections), [`Rules`] is what a reload replaces.
+
+mod admit;
+mod body;
+mod dispatch;
+mod head;
+mod refusal;
+mod replay;
+mod respond;
+mod route;
+mod rules;
+mod shared;
+mod spend;
+mod trail;
+mod verify;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pingora_core::protocols::http::ServerSession;
+
+use crate::event::{Event, Received};
+use crate::observe::metrics::Outcome;
+use crate::upstream::{self, Answer, Upstream};
+use replay::Verdict;
+use respond::Reply;
+use route::Found;
+
+pub use admit::Rate;
+pub use refusal::{Connection, Reason, Refusal, Row};
+pub use replay::ReplayPolicy;
+pub use rules::{ClientSettings, GatewaySettings, RouteSettings, Rules};
+pub use shared::Shared;
+pub use trail::Trail;
+
+pub(crate) use admit::Place as Active;
+pub(crate) use head::frame;
+pub(crate) use respond::refuse_raw;
+use rules::Route;
+
+/// Proves, limits, deduplicates and forwards webhooks: the corridor with its present rules.
+///
+/// One serves a whole process; it is shared behind an `Arc`. The gateway binary is one user of it, any other Pingora
+/// proxy can be another: keep a `Guard` beside your own state and ask it first in your own `request_filter`.
+pub struct Guard {
+    shared: Arc<Shared>,
+    rules: ArcSwap<Rules>,
+}
+
+/// Who goes on with a request that the guard has looked at.
+pub enum Handled {
+    /// Nobody: it was a webhook, or refused, and has been answered.
+    Answered,
+    /// The caller: it is no webhook, and the rules pass such requests through to this upstream.
+    Passthrough(Arc<Upstream>),
+}
+
+/// How the corridor ends when it does not refuse.
+enum End {
+    Answer(Answer),
+    Reply(Outcome, Reply),
+    Passthrough(Arc<Upstream>),
+}
+
+impl Guard {
+    /// A guard over what outlives reloads, with its first rules.
+    pub fn new(shared: Arc<Shared>, rules: Rules) -> Self {
+        Guard {
+            shared,
+            rules: ArcSwap::from_pointee(rules),
+        }
+    }
+
+    /// What outlives reloads.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The rules that the next request will see.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Puts new rules in force for all requests from here on; those on their way keep theirs.
+    pub fn replace(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// Handles one request whose head has been read: answers it, or leaves it to the caller.
+    ///
+    /// The raw head of an HTTP/1 request must have been judged by `frame` before.
+    pub(crate) async fn handle(&self, session: &mut ServerSession, trail: &mut Trail) -> Handled {
+        let rules = self.rules.load_full();
+        match self.walk(&rules, session, trail).await {
+            Ok(End::Passthrough(upstream)) => return Handled::Passthrough(upstream),
+            Ok(End::Answer(answer)) => {
+                let status = answer.status().as_u16();
+                let (written, streamed) = respond::answer(session, answer).await;
+                if let Err(problem) = streamed {
+                    log::warn!("an answer broke off while it was passed on: {problem}");
+                }
+                trail.wrote(Outcome::Forwarded, status, written);
+            }
+            Ok(End::Reply(outcome, reply)) => {
+                let written = respond::reply(session, &reply).await;
+                trail.wrote(outcome, reply.status, written);
+            }
+            Err(refusal) => {
+                let written = respond::refusal(session, refusal, trail.route(), &rules).await;
+                trail.refused(refusal.reason, written);
+            }
+        }
+        Handled::Answered
+    }
+
+    /// Refuses a request that was passed through and got no answer.
+    pub(crate) async fn refuse(&self, session: &mut ServerSession, reason: Reason, trail: &mut Trail) {
+        let written = respond::refusal(session, reason.into(), None, &self.rules.load()).await;
+        trail.refused(reason, written);
+    }
+
+    /// The `x-forwarded-*` headers for a request that is passed through.
+    pub(crate) fn forwarded(&self, session: &ServerSession) -> [(&'static str, Vec<u8>); 3] {
+        let rules = self.rules.load();
+        let head = head::Head::of(session, |address| rules.trusts(address));
+        let request = session.req_header();
+        upstream::forwarded(&request.headers, head.sender(), head::host(request))
+    }
+
+    /// The corridor.
+    async fn walk(&self, rules: &Rules, session: &mut ServerSession, trail: &mut Trail) -> Result<End, Refusal> {
+        let shared = &*self.shared;
+
+        // Head: who asks.
+        let head = head::Head::of(session, |address| rules.trusts(address));
+        trail.client(head.client);
+
+        // Route: for what.
+        let request = session.req_header();
+        let route = match rules.find(head::host(request), head::target(request))? {
+            Found::Passthrough(upstream) => return Ok(End::Passthrough(Arc::clone(upstream))),
+            Found::Webhook(route) => route,
+        };
+        trail.routed(route);
+        route.takes(&request.method)?;
+        head::unambiguous(&request.headers, route.verifier.scheme().security_headers())?;
+
+        // Admit: before any byte of the body.
+        rules.client_limit.check(head.client)?;
+        let place = route.places.take(route.in_flight_max)?;
+        trail.admitted(place, route.metrics.enter());
+        let mut memory = shared.memory.hold(rules.memory_bytes_max);
+
+        // Body, under the verifier's eyes.
+        let mut verification = verify::Verification::begin(route, &request.headers, &shared.clock);
+        let bounds = route.body_bounds(rules);
+        let body = body::read(session, bounds, &shared.clock, &mut memory, |piece| {
+            verification.update(piece)
+        })
+        .await?;
+        trail.received(body.len());
+
+        // Verify: proof, or the same 401 for everybody.
+        let permit = verification.permit(&body, trail)?;
+        let facts = route
+            .provider
+            .facts(&session.req_header().headers, &body, Some(permit.proof()));
+        trail.proven(&permit, &facts);
+
+        // Spend: the provider's budget, which forgers cannot reach.
+        route.spend()?;
+
+        // Handshake: an answer instead of an event.
+        if let Some(answer) = facts.handshake {
+            return Ok(End::Reply(Outcome::Replied, answer.into()));
+        }
+
+        // Replay: claimed, or seen before.
+        let hold = match replay::claim(&shared.store, &shared.clock, route, &permit, &facts).await? {
+            Verdict::Repeat(status) => return Ok(End::Reply(Outcome::Duplicate, Reply::bare(status))),
+            Verdict::Ours(hold) => hold,
+        };
+
+        // Dispatch: from here on it is an event.
+        let event = Event::new(permit, facts, received(session, &head, route), body);
+        dispatch::forward(shared, route, event, hold, trail)
+            .await
+            .map(End::Answer)
+    }
+}
+
+/// The head of a proven request, as the upstream will see it.
+fn received<'a>(session: &'a ServerSession, head: &head::Head, route: &'a Route) -> Received<'a> {
+    let request = session.req_header();
+    let target = head::target(request);
+    Received {
+        method: &request.method,
+        target: match &route.forward_path {
+            Some(path) => target
+                .split_once('?')
+                .map_or(path.into(), |(_, query)| format!("{path}?{query}").into()),
+            None => target.into(),
+        },
+        headers: &request.headers,
+        host: head::host(request),
+        sender: head.sender(),
+    }
+}

@@ -1,0 +1,273 @@
+//! The head of a request: one meaning, or none.
+//!
+//! Proxy and backend must never disagree about where a request ends or which header counts; every disagreement is
+//! a way to smuggle a request past the verification. Two parsers disagree only about input that is not exactly
+//! what the grammar says, so that input is refused, on the raw bytes and before anything else parses them:
+//! bare line ends, folded lines, two lengths, length with chunks, look-alike names. RFC 9112 sections 2, 3, 5, 6.
+//!
+//! [`frame`] judges the raw head of an HTTP/1 request and is pure. [`Head`] is what the other steps need to know
+//! about a request of either version.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, Method, header};
+use pingora_core::protocols::http::ServerSession;
+use pingora_http::RequestHeader;
+
+use super::refusal::Reason;
+use crate::event::Sender;
+
+/// More header lines than this are refused.
+const HEADERS_MAX: usize = 100;
+
+/// Judges the raw head of an HTTP/1 request: request line, header lines and the empty line, all bytes of it.
+///
+/// Promises for a head it lets pass: every line ends in CRLF and nowhere else is a CR, LF or NUL; the method is no
+/// tunnel; at most one length, of digits, or exactly `Transfer-Encoding: chunked`, never both; exactly one `Host`
+/// in HTTP/1.1; no name that a careless parser takes for a framing header.
+///
+/// # Errors
+/// [`Reason::BadFraming`] for everything else.
+pub(crate) fn frame(raw: &[u8]) -> Result<(), Reason> {
+    strict(raw).ok_or(Reason::BadFraming)
+}
+
+fn strict(raw: &[u8]) -> Option<()> {
+    let mut lines = Lines(raw.strip_suffix(b"\r\n\r\n")?);
+    let version = request_line(lines.next()??)?;
+    let mut framing = Framing::default();
+    let mut count = 0_usize;
+    for line in lines {
+        count = count.checked_add(1).filter(|count| *count <= HEADERS_MAX)?;
+        let (name, value) = header_line(line?)?;
+        framing.note(name, value)?;
+    }
+    framing.judge(version)
+}
+
+/// Lines between CRLFs; `None` for a line that holds a CR, LF or NUL of its own.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Option<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let end = self.0.iter().position(|b| matches!(b, b'\r' | b'\n' | 0));
+        let (line, rest) = match end {
+            None => (self.0, &b""[..]),
+            Some(end) => match self.0.split_at_checked(end) {
+                Some((line, rest)) if rest.starts_with(b"\r\n") => (line, rest.get(2..).unwrap_or_default()),
+                _ => {
+                    self.0 = b"";
+                    return Some(None);
+                }
+            },
+        };
+        self.0 = rest;
+        Some(Some(line))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Version {
+    Http10,
+    Http11,
+}
+
+fn request_line(line: &[u8]) -> Option<Version> {
+    let mut words = line.split(|b| *b == b' ');
+    let (method, target, version) = (words.next()?, words.next()?, words.next()?);
+    if words.next().is_some() || method.is_empty() || !method.iter().all(|b| is_token(*b)) {
+        return None;
+    }
+    // Tunnels and echoes have no place in front of anything.
+    if method.eq_ignore_ascii_case(b"CONNECT") || method.eq_ignore_ascii_case(b"TRACE") {
+        return None;
+    }
+    // Origin form, or the asterisk of OPTIONS; a fragment is never sent by anybody honest.
+    let target_form = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
+    if !target_form || !target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
+        return None;
+    }
+    match version {
+        b"HTTP/1.1" => Some(Version::Http11),
+        b"HTTP/1.0" => Some(Version::Http10),
+        _ => None,
+    }
+}
+
+fn header_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|b| *b == b':')?;
+    let (name, value) = line.split_at_checked(colon)?;
+    // A space in front of the name (folding) or of the colon is no token character.
+    if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+        return None;
+    }
+    let value = value.get(1..)?;
+    let text = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
+    value.iter().all(text).then(|| (name, value.trim_ascii()))
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+/// The headers that say where the request ends and whom it is for.
+#[derive(Default)]
+struct Framing {
+    length: bool,
+    chunked: bool,
+    hosts: usize,
+}
+
+impl Framing {
+    fn note(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            14 if is(b"content-length") => {
+                let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+                (digits && !self.length).then(|| self.length = true)
+            }
+            17 if is(b"transfer-encoding") => {
+                (value.eq_ignore_ascii_case(b"chunked") && !self.chunked).then(|| self.chunked = true)
+            }
+            4 if is(b"host") => {
+                self.hosts = self.hosts.saturating_add(1);
+                Some(())
+            }
+            // What CGI-like servers read as the real ones.
+            14 if is(b"content_length") => None,
+            17 if is(b"transfer_encoding") => None,
+            _ => Some(()),
+        }
+    }
+
+    fn judge(&self, version: Version) -> Option<()> {
+        let one_end = !(self.length && self.chunked);
+        let one_host = match version {
+            Version::Http11 => self.hosts == 1,
+            Version::Http10 => self.hosts <= 1 && !self.chunked,
+        };
+        (one_end && one_host).then_some(())
+    }
+}
+
+/// What the steps need to know of a request's head.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The address that connected.
+    pub(crate) peer: IpAddr,
+    /// Whether it is a proxy that may speak for others.
+    pub(crate) peer_trusted: bool,
+    /// The client behind all trusted proxies.
+    pub(crate) client: IpAddr,
+    /// Whether the connection is encrypted.
+    pub(crate) tls: bool,
+}
+
+impl Head {
+    /// Reads the connection's side of the head. `trusted` tells which addresses are proxies of ours.
+    pub(crate) fn of(session: &ServerSession, trusted: impl Fn(IpAddr) -> bool) -> Self {
+        let address = session.client_addr().and_then(|address| address.as_inet());
+        // A connection without an address (a Unix socket, a test's pipe) counts as one local client.
+        let peer = address.map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip().to_canonical());
+        let peer_trusted = trusted(peer);
+        let client = match peer_trusted {
+            true => rightmost_untrusted(&session.req_header().headers, &trusted).unwrap_or(peer),
+            false => peer,
+        };
+        Head {
+            peer,
+            peer_trusted,
+            client,
+            tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
+        }
+    }
+}
+
+impl Head {
+    /// Who sent it, for `x-forwarded-*`.
+    pub(crate) fn sender(&self) -> Sender {
+        Sender {
+            peer: self.peer,
+            trusted: self.peer_trusted,
+            tls: self.tls,
+        }
+    }
+}
+
+/// The last address of `X-Forwarded-For` that no proxy of ours has: the left part of the list is the client's own
+/// invention. A list that cannot be read to that point names nobody.
+fn rightmost_untrusted(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+    let values: Vec<_> = headers.get_all("x-forwarded-for").into_iter().collect();
+    for value in values.into_iter().rev() {
+        for entry in value.as_bytes().rsplit(|b| *b == b',') {
+            let entry = std::str::from_utf8(entry).ok()?.trim();
+            let address = entry.parse::<IpAddr>().ok()?.to_canonical();
+            if !trusted(address) {
+                return Some(address);
+            }
+        }
+    }
+    None
+}
+
+/// The authority a request is for: `Host`, or `:authority` in HTTP/2.
+pub(crate) fn host(request: &RequestHeader) -> Option<&[u8]> {
+    let host = request.headers.get(header::HOST).map(|host| host.as_bytes());
+    host.or_else(|| request.uri.authority().map(|authority| authority.as_str().as_bytes()))
+}
+
+/// Path and query as received.
+pub(crate) fn target(request: &RequestHeader) -> &str {
+    request.uri.path_and_query().map_or("/", |target| target.as_str())
+}
+
+/// Refuses a request in which a header that verification depends on occurs twice, or next to a look-alike that
+/// some backends would read instead (`X_Hub_Signature_256`).
+///
+/// # Errors
+/// [`Reason::AmbiguousHeader`].
+pub(crate) fn unambiguous(headers: &HeaderMap, security: &[HeaderName]) -> Result<(), Reason> {
+    for name in security {
+        if headers.get_all(name).into_iter().nth(1).is_some() {
+            return Err(Reason::AmbiguousHeader);
+        }
+    }
+    let look_alike = |name: &HeaderName| {
+        name.as_str().contains('_') && security.iter().any(|real| real != name && same_to_cgi(real, name))
+    };
+    match headers.keys().any(look_alike) {
+        true => Err(Reason::AmbiguousHeader),
+        false => Ok(()),
+    }
+}
+
+fn same_to_cgi(a: &HeaderName, b: &HeaderName) -> bool {
+    let dashed = |b: u8| if b == b'_' { b'-' } else { b };
+    let (a, b) = (a.as_str().as_bytes(), b.as_str().as_bytes());
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| dashed(*a) == dashed(*b))
+}
+
+/// Whether the sender waits for `100 Continue` before it sends the body.
+pub(crate) fn expects_continue(request: &RequestHeader) -> bool {
+    request.version == http::Version::HTTP_11
+        && request
+            .headers
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// The length that the head declares.
+pub(crate) fn declared_length(request: &RequestHeader) -> Option<u64> {
+    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether the method is one that has no body to answer with.
+pub(crate) fn is_head(request: &RequestHeader) -> bool {
+    request.method == Method::HEAD
+}

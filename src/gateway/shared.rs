@@ -1,0 +1,139 @@
+//! What outlives a reload: claims, buckets, places, counters, connections, the clock.
+//!
+//! A reload replaces the rules and nothing here, so it neither hands out fresh bursts nor forgets which events were
+//! seen.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Active;
+use super::admit::{Bucket, Clients, Memory, Places};
+use super::refusal::Reason;
+use crate::clock::Clock;
+use crate::observe::metrics::{self, Build, RouteMetrics, Watched};
+use crate::observe::{AccessLog, Metrics};
+use crate::store::ReplayStore;
+use crate::upstream::Connector;
+
+/// The state of a process that its rules share.
+pub struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) unrouted: Arc<RouteMetrics>,
+    pub(crate) access: AccessLog,
+    pub(crate) store: Arc<dyn ReplayStore>,
+    pub(crate) connector: Connector,
+    pub(crate) clients: Clients,
+    pub(crate) memory: Memory,
+    /// Requests on their way, for the drain to wait for.
+    pub(crate) active: Places,
+    /// Wakes everybody who waits for an upstream when the time to drain is over.
+    pub(crate) drain_over: Notify,
+    draining: AtomicBool,
+    routes: Mutex<HashMap<Arc<str>, RouteState>>,
+}
+
+/// What a route keeps when its rules are replaced.
+#[derive(Clone, Default)]
+pub(crate) struct RouteState {
+    pub(crate) bucket: Bucket,
+    pub(crate) places: Places,
+}
+
+impl Shared {
+    /// The state at the start of a process. `idle_connections_max` bounds the pool of connections to upstreams.
+    pub fn new(clock: Clock, access: AccessLog, store: Arc<dyn ReplayStore>, idle_connections_max: usize) -> Self {
+        let build = Build {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: option_env!("HOOKWARD_REVISION").unwrap_or("unknown"),
+        };
+        let metrics = Arc::new(Metrics::new(build, reasons()));
+        let memory = Memory::default();
+        let held = memory.clone();
+        metrics.watch(Watched::BufferedBytes, move || held.held() as u64);
+        let entries = Arc::clone(&store);
+        metrics.watch(Watched::ReplayEntries, move || entries.entries());
+        let capacity = store.capacity();
+        metrics.watch(Watched::ReplayCapacity, move || capacity);
+        let log = access.clone();
+        metrics.watch(Watched::LogLinesDropped, move || log.dropped());
+        Shared {
+            unrouted: metrics.unrouted(),
+            metrics,
+            access,
+            store,
+            connector: Connector::new(idle_connections_max),
+            clients: Clients::new(),
+            memory,
+            active: Places::default(),
+            drain_over: Notify::new(),
+            draining: AtomicBool::new(false),
+            routes: Mutex::default(),
+            clock,
+        }
+    }
+
+    /// The clock of the process.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The metrics of the process.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Whether the process is on its way out: not ready for new traffic, finishing what it has.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Requests on their way at present.
+    pub fn active(&self) -> usize {
+        self.active.taken()
+    }
+
+    /// A request is on its way until the returned guard is dropped.
+    pub(crate) fn enter(&self) -> Active {
+        self.active.enter()
+    }
+
+    /// From here on the process is draining.
+    pub(crate) fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// The time to drain is over: whoever still waits for an upstream is refused with `draining`.
+    pub(crate) fn end_draining(&self) {
+        self.drain_over.notify_waiters();
+    }
+
+    /// Writes out what is left of the access log; waits for at most `patience`.
+    pub(crate) fn close_log(&self, patience: Duration) {
+        if !self.access.close(patience) {
+            log::warn!("the last lines of the access log could not be written in time");
+        }
+    }
+
+    /// What the route of this name keeps over reloads. Names come from configuration, so the map stays small.
+    pub(crate) fn route(&self, name: &Arc<str>) -> RouteState {
+        self.routes.lock().entry(Arc::clone(name)).or_default().clone()
+    }
+}
+
+/// The table of refusals as the metrics want it.
+fn reasons() -> &'static [metrics::Reason] {
+    static REASONS: std::sync::LazyLock<Vec<metrics::Reason>> = std::sync::LazyLock::new(|| {
+        let row = |reason: Reason| metrics::Reason {
+            label: reason.row().label,
+            routed: reason.routed(),
+        };
+        Reason::ALL.map(row).into()
+    });
+    &REASONS
+}

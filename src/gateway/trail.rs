@@ -1,0 +1,213 @@
+//! What is known about a request while it is on its way, and the one line and the few counters it leaves behind.
+//!
+//! Steps note facts as they learn them; when the request has ended, [`Trail::close`] writes the access log and the
+//! metrics. Nothing else does, so every request leaves exactly one line and is counted once. Facts about a message
+//! are noted after proof only: before it they are whatever a stranger wrote.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Version;
+use pingora_http::RequestHeader;
+
+use super::admit::Place;
+use super::refusal::Reason;
+use super::respond::Written;
+use super::{Route, Shared};
+use crate::clock::{Clock, Moment};
+use crate::event::Permit;
+use crate::observe::Record;
+use crate::observe::metrics::{InFlight, Limit, Outcome, RouteMetrics};
+use crate::providers::Facts;
+
+/// The notes on one request.
+pub struct Trail {
+    started: Moment,
+    outcome: Outcome,
+    refused: Option<Reason>,
+    status: Option<u16>,
+    client: Option<IpAddr>,
+    route: Option<Arc<Route>>,
+    proven: Option<Proven>,
+    bytes_in: u64,
+    bytes_out: u64,
+    verify: Option<Duration>,
+    upstream: Option<Duration>,
+    server: Option<SocketAddr>,
+    /// Held until the request has ended.
+    holds: Option<(Place, InFlight)>,
+}
+
+/// What proof brought to light.
+struct Proven {
+    strength: &'static str,
+    key_id: Arc<str>,
+    facts: Facts,
+}
+
+impl Trail {
+    /// A request begins.
+    pub(crate) fn new(clock: &Clock) -> Self {
+        Trail {
+            started: clock.moment(),
+            outcome: Outcome::Failed,
+            refused: None,
+            status: None,
+            client: None,
+            route: None,
+            proven: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            verify: None,
+            upstream: None,
+            server: None,
+            holds: None,
+        }
+    }
+
+    pub(super) fn client(&mut self, client: IpAddr) {
+        self.client = Some(client);
+    }
+
+    pub(super) fn routed(&mut self, route: &Arc<Route>) {
+        self.route = Some(Arc::clone(route));
+    }
+
+    pub(super) fn admitted(&mut self, place: Place, in_flight: InFlight) {
+        self.holds = Some((place, in_flight));
+    }
+
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.bytes_in = bytes as u64;
+    }
+
+    pub(super) fn verify_took(&mut self, time: Duration) {
+        self.verify = Some(time);
+    }
+
+    pub(super) fn proven(&mut self, permit: &Permit, facts: &Facts) {
+        self.proven = Some(Proven {
+            strength: permit.strength().as_str(),
+            key_id: Arc::clone(permit.proof().key_id()),
+            facts: facts.clone(),
+        });
+    }
+
+    pub(super) fn upstream_took(&mut self, time: Duration) {
+        self.upstream = Some(time);
+    }
+
+    pub(crate) fn answered_by(&mut self, server: SocketAddr) {
+        self.server = Some(server);
+    }
+
+    /// The route, once it was found.
+    pub(super) fn route(&self) -> Option<&Route> {
+        self.route.as_deref()
+    }
+
+    /// A response went out, or part of it.
+    pub(super) fn wrote(&mut self, outcome: Outcome, status: u16, written: Written) {
+        self.status = Some(status);
+        self.bytes_out = written.bytes;
+        self.outcome = match written.complete {
+            true => outcome,
+            false => Outcome::Failed,
+        };
+    }
+
+    /// The request was refused. The reason stands even when the sender did not wait to hear it.
+    pub(super) fn refused(&mut self, reason: Reason, written: Written) {
+        self.refused = Some(reason);
+        self.status = Some(reason.row().status);
+        self.bytes_out = written.bytes;
+        self.outcome = Outcome::Refused(reason as usize);
+    }
+
+    /// Pingora's proxy passed the request through to the application.
+    pub(crate) fn passed(&mut self, status: Option<u16>, bytes_in: u64, bytes_out: u64) {
+        self.status = status;
+        self.bytes_in = bytes_in;
+        self.bytes_out = bytes_out;
+        self.outcome = match status {
+            Some(_) => Outcome::Passed,
+            None => Outcome::Failed,
+        };
+    }
+
+    /// Whether the request was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    /// The request has ended: counts it and writes its line. `request` is absent when no head could be read.
+    pub(crate) fn close(mut self, shared: &Shared, request: Option<&RequestHeader>) {
+        self.holds = None;
+        let total = shared.clock.moment().since(self.started);
+        let metrics: &RouteMetrics = self.route.as_ref().map_or(&shared.unrouted, |route| &route.metrics);
+        metrics.finished(self.outcome, total, self.bytes_in, self.bytes_out);
+        if let Some(time) = self.verify {
+            metrics.verify_took(time);
+        }
+        if let Some(limit) = self.refused.and_then(limit) {
+            metrics.limit_hit(limit);
+        }
+        if let (Some(route), Some(proven)) = (&self.route, &self.proven)
+            && let Some(key) = route.keys.get(&proven.key_id)
+        {
+            key.verified();
+        }
+        shared.access.write(&self.record(shared, request, total));
+    }
+
+    fn record<'a>(&'a self, shared: &Shared, request: Option<&'a RequestHeader>, total: Duration) -> Record<'a> {
+        let proven = self.proven.as_ref();
+        let fact = |pick: fn(&Facts) -> &Option<String>| pick(&proven?.facts).as_deref().map(str::as_bytes);
+        let method = request.map_or("-", |request| request.method.as_str());
+        let path = request.map_or("-", |request| request.uri.path());
+        let wall = shared.clock.wall();
+        Record {
+            status: self.status,
+            stage: self.refused.map(Reason::stage),
+            reason: self.refused.map(Reason::word),
+            route: self.route.as_ref().map(|route| &*route.name),
+            provider: self.route.as_ref().map(|route| &*route.provider_id),
+            client: self.client,
+            http: request.and_then(|request| version(request.version)),
+            strength: proven.map(|proven| proven.strength),
+            key_id: proven.map(|proven| &*proven.key_id),
+            event_id: fact(|facts| &facts.event_id),
+            event_type: fact(|facts| &facts.event_type),
+            delivery_id: fact(|facts| &facts.delivery_id),
+            duplicate: self.outcome == Outcome::Duplicate,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            total,
+            verify: self.verify,
+            upstream: self.upstream,
+            server: self.server,
+            attempts: u32::from(self.upstream.is_some()),
+            ..Record::new(wall, self.outcome.label(), method.as_bytes(), path.as_bytes())
+        }
+    }
+}
+
+fn limit(reason: Reason) -> Option<Limit> {
+    match reason {
+        Reason::ClientRate => Some(Limit::ClientRate),
+        Reason::Busy => Some(Limit::InFlight),
+        Reason::Memory => Some(Limit::Memory),
+        Reason::RouteRate => Some(Limit::RouteRate),
+        _ => None,
+    }
+}
+
+fn version(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_10 => Some("1.0"),
+        Version::HTTP_11 => Some("1.1"),
+        Version::HTTP_2 => Some("2"),
+        _ => None,
+    }
+}

@@ -1,0 +1,106 @@
+//! The values that labels can have: closed enums, so that nobody outside can add a series.
+//!
+//! Callers speak in these and never in strings; [`super::handles`] turns each into its counter. A new value is added
+//! here and, the compiler sees to it, there.
+
+/// What is running, for `hookward_build_info`.
+#[derive(Clone, Copy, Debug)]
+pub struct Build {
+    /// The version of the crate.
+    pub version: &'static str,
+    /// The commit it was built from, or `unknown`.
+    pub revision: &'static str,
+}
+
+/// One reason for refusing a request, as the gateway's table of refusals lists it.
+#[derive(Clone, Copy, Debug)]
+pub struct Reason {
+    /// The value of the label `reason`.
+    pub label: &'static str,
+    /// Whether it happens after a route was found. Decides which series exist from the start with the value 0, so
+    /// that the first forgery of a route already is an increase; any other combination appears when it happens.
+    pub routed: bool,
+}
+
+/// How a request ended, for `hookward_requests_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The upstream's answer was given back, whatever its status.
+    Forwarded,
+    /// The gateway answered in the provider's protocol: a challenge, a handshake.
+    Replied,
+    /// A repeat of an event, answered with the first success's status and not forwarded.
+    Duplicate,
+    /// No webhook route: passed through to the application.
+    Passed,
+    /// No answer could be given to the end: the sender went away, or we failed.
+    Failed,
+    /// Refused; the position of its reason in the list given to [`super::Metrics::new`].
+    Refused(usize),
+}
+
+impl Outcome {
+    /// The label in metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Outcome::Forwarded => "forwarded",
+            Outcome::Replied => "replied",
+            Outcome::Duplicate => "duplicate",
+            Outcome::Passed => "passed",
+            Outcome::Failed => "failed",
+            Outcome::Refused(_) => "refused",
+        }
+    }
+}
+
+/// A limit that said no, for `hookward_limit_hits_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Requests per client address.
+    ClientRate,
+    /// Requests of a route at the same time.
+    InFlight,
+    /// Bytes of bodies held in memory by the process.
+    Memory,
+    /// Verified requests per route.
+    RouteRate,
+}
+
+/// How the replay guard ended a repeat, for `hookward_replays_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The event was done already.
+    Done,
+    /// The event was in flight and the repeat shared its outcome.
+    Shared,
+    /// The event was in flight for longer than the repeat could wait.
+    InFlightTimeout,
+}
+
+/// How one attempt on a server ended, for `hookward_upstream_attempts_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// A whole answer arrived, whatever its status.
+    Ok,
+    /// No connection; nothing was sent.
+    ConnectFailed,
+    /// No answer in time.
+    Timeout,
+    /// The connection ended before the answer did.
+    Reset,
+    /// The answer was no HTTP, or one that cannot be passed on.
+    BadAnswer,
+}
+
+/// A number that its owner keeps anyway and that is read when metrics are scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// Bytes of bodies held in memory.
+    BufferedBytes,
+    /// Replay keys remembered.
+    ReplayEntries,
+    /// Replay keys that can be remembered at most.
+    ReplayCapacity,
+    /// Access-log lines lost since the start; only grows.
+    LogLinesDropped,
+}

@@ -1,0 +1,156 @@
+//! A secret that prints nothing, is wiped when dropped and is never empty; and the places secrets come from.
+//!
+//! An empty key is the oldest hole in webhook verification: an unset variable, a blank file or a stray list item
+//! becomes the key `""`, which anybody can sign with. Here that value cannot be made, so nothing downstream has
+//! to remember to check.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+/// Secrets shorter than this many bytes are refused unless the route says `short_secrets: true`.
+pub const SECRET_BYTES_MIN: usize = 16;
+
+/// A secret file larger than this is not a secret but a mistake.
+const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Key material as the operator gave it, before a scheme decodes it.
+///
+/// Never empty. `Debug` prints no byte of it; the memory is wiped on drop.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+impl Secret {
+    /// Takes the bytes as they are.
+    ///
+    /// # Errors
+    /// [`SecretError::Empty`] when nothing but white space is left.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, SecretError> {
+        let bytes = Zeroizing::new(bytes.into());
+        if bytes.trim_ascii().is_empty() {
+            return Err(SecretError::Empty);
+        }
+        Ok(Secret(bytes))
+    }
+
+    /// The bytes, for the one place that turns them into a key.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Length in bytes; never zero.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Where a secret is read from.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    /// An environment variable.
+    Env(String),
+    /// A file; one trailing line end is not part of the secret.
+    File(PathBuf),
+    /// Written into the configuration itself; fit for trying things out, warned about at start.
+    Value(Secret),
+}
+
+impl SecretSource {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// Every way a secret can fail to be there is an error: unset, unreadable, blank, or a `${VAR}` that nobody
+    /// expanded. The message names the place, never the content.
+    pub fn resolve(&self) -> Result<Secret, SecretError> {
+        let bytes = match self {
+            SecretSource::Env(name) => match std::env::var_os(name) {
+                Some(value) => value.into_encoded_bytes(),
+                None => return Err(SecretError::Unset(name.clone())),
+            },
+            SecretSource::File(path) => {
+                let unreadable = |e: std::io::Error| SecretError::File(path.clone(), e.to_string());
+                let size = std::fs::metadata(path).map_err(unreadable)?.len();
+                if size > SECRET_FILE_BYTES_MAX {
+                    let why = format!("{size} bytes is too large for a secret");
+                    return Err(SecretError::File(path.clone(), why));
+                }
+                let mut bytes = std::fs::read(path).map_err(unreadable)?;
+                if bytes.ends_with(b"\n") {
+                    bytes.pop();
+                }
+                if bytes.ends_with(b"\r") {
+                    bytes.pop();
+                }
+                bytes
+            }
+            SecretSource::Value(secret) => secret.expose().to_vec(),
+        };
+        let secret = Secret::new(bytes)?;
+        if secret.expose().starts_with(b"${") && secret.expose().ends_with(b"}") {
+            return Err(SecretError::Unexpanded);
+        }
+        Ok(secret)
+    }
+}
+
+/// Why there is no secret. No variant carries a byte of one.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Nothing but white space.
+    #[error("the secret is empty")]
+    Empty,
+    /// The environment variable is not set.
+    #[error("environment variable {0} is not set")]
+    Unset(String),
+    /// The file cannot be used.
+    #[error("cannot read {}: {}", .0.display(), .1)]
+    File(PathBuf, String),
+    /// The value is a placeholder such as `${NAME}`, left as it was written.
+    #[error("the secret is an unexpanded placeholder")]
+    Unexpanded,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_empty_secret_can_be_made() {
+        // An empty HMAC key verifies anybody's forgeries.
+        for blank in ["", " ", "\n", "\t \r\n"] {
+            assert!(matches!(Secret::new(blank), Err(SecretError::Empty)), "{blank:?}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let secret = Secret::new("hunter2hunter2").unwrap();
+        assert_eq!(format!("{secret:?}"), "Secret(..)");
+    }
+
+    #[test]
+    fn a_file_loses_one_line_end_only() {
+        // Trimming more would turn two different secrets into one.
+        let path = std::env::temp_dir().join(format!("hookward-secret-{}", std::process::id()));
+        std::fs::write(&path, "  key with spaces \r\n").unwrap();
+        let secret = SecretSource::File(path.clone()).resolve().unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(secret.expose(), b"  key with spaces ");
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error() {
+        let unset = SecretSource::Env("HOOKWARD_TEST_SURELY_UNSET".into());
+        assert!(matches!(unset.resolve(), Err(SecretError::Unset(_))));
+        let missing = SecretSource::File("/nonexistent/secret".into());
+        assert!(matches!(missing.resolve(), Err(SecretError::File(..))));
+    }
+}

@@ -1,0 +1,231 @@
+//! Pingora's services put together: listeners, the admin side, the sample backend, and their orderly end.
+//!
+//! Sockets are bound before anything starts, so an address in use is an error message and not a service that dies
+//! later; the ports of `:0` are known to whoever asks. The services run on the caller's Tokio runtime. Pingora's own
+//! `Server` is not used: it sleeps out its grace period even when nothing is in flight, and binds by retrying.
+
+mod admin;
+mod drain;
+mod ingress;
+mod proxy;
+mod sample;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pingora_core::apps::{HttpServerOptions, ServerApp};
+use pingora_core::listeners::ListenerConfig;
+use pingora_core::protocols::l4::stream::L4BufferSettings;
+use pingora_core::server::Fds;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::services::Service as _;
+use pingora_core::services::listening::Service;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::gateway::{Guard, Shared};
+use crate::upstream;
+use admin::Admin;
+use ingress::Ingress;
+use proxy::Gateway;
+use sample::Sample;
+
+pub use ingress::IngressSettings;
+
+/// Collected before it is sent: an answer's head and a small body then leave in one packet.
+const WRITE_BUFFER_BYTES: usize = 1460;
+
+/// Servers of the pass-through that one request may try.
+const PASSTHROUGH_TRIES_MAX: usize = 8;
+
+/// How the server runs; fixed for the life of the process.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Addresses for webhooks and the passed-through application.
+    pub listen: Vec<String>,
+    /// The address for operators.
+    pub admin: Option<String>,
+    /// Bounds on connections from outside.
+    pub ingress: IngressSettings,
+    /// Longest wait for requests in flight at the end.
+    pub drain: Duration,
+    /// Worker threads of the runtime; `None`: one per core.
+    pub threads: Option<usize>,
+}
+
+/// Sockets that are bound and not yet served.
+pub struct Bound {
+    listen: Vec<TcpListener>,
+    admin: Option<TcpListener>,
+    sample: TcpListener,
+}
+
+impl Bound {
+    /// Binds every address of `settings`.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound, with the system's reason.
+    pub fn new(settings: &ServerSettings) -> Result<Self, BindError> {
+        let bind = |address: &String| {
+            TcpListener::bind(address).map_err(|source| BindError {
+                address: address.clone(),
+                source,
+            })
+        };
+        Ok(Bound {
+            listen: settings.listen.iter().map(bind).collect::<Result<_, _>>()?,
+            admin: settings.admin.as_ref().map(bind).transpose()?,
+            sample: bind(&"127.0.0.1:0".to_owned())?,
+        })
+    }
+
+    /// Where webhooks come in; ports are the real ones.
+    pub fn listen(&self) -> Vec<SocketAddr> {
+        self.listen
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+
+    /// Where operators look.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
+    /// Where the sample backend is.
+    pub fn sample(&self) -> Option<SocketAddr> {
+        self.sample.local_addr().ok()
+    }
+}
+
+/// An address that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    address: String,
+    source: io::Error,
+}
+
+/// A server at work.
+pub struct Server {
+    guard: Arc<Guard>,
+    stop: watch::Sender<bool>,
+    services: Vec<JoinHandle<()>>,
+    lookups: JoinHandle<()>,
+    drain: Duration,
+}
+
+impl Server {
+    /// Starts serving on `bound`, on the Tokio runtime this is called on.
+    ///
+    /// # Errors
+    /// A socket that the system does not give out.
+    pub fn start(bound: Bound, settings: &ServerSettings, guard: &Arc<Guard>) -> io::Result<Self> {
+        let shared = guard.shared();
+        let (stop, stopping) = watch::channel(false);
+        let ingress = Arc::new(proxy(guard));
+        let mut services = Vec::new();
+        for listener in bound.listen {
+            let app = Ingress {
+                settings: settings.ingress,
+                shared: Arc::clone(shared),
+                proxy: Arc::clone(&ingress),
+            };
+            services.push(serve(listener, "webhooks", app, &stopping)?);
+        }
+        if let Some(listener) = bound.admin {
+            let shared = Arc::clone(shared);
+            services.push(serve(listener, "admin", Admin { shared }, &stopping)?);
+        }
+        services.push(serve(bound.sample, "sample", Sample, &stopping)?);
+        Ok(Server {
+            lookups: tokio::spawn(look_up(Arc::clone(guard))),
+            guard: Arc::clone(guard),
+            stop,
+            services,
+            drain: settings.drain,
+        })
+    }
+
+    /// The guard at work.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+
+    /// Ends in order: not ready, no new connections, requests in flight finished or refused in time, log written.
+    pub async fn stop(self) {
+        self.lookups.abort();
+        let shared: &Shared = self.guard.shared();
+        drain::drain(shared, &self.stop, self.drain).await;
+        for service in self.services {
+            service.abort();
+        }
+    }
+}
+
+/// Pingora's proxy around the guard.
+fn proxy(guard: &Arc<Guard>) -> pingora_proxy::HttpProxy<Gateway> {
+    let conf = ServerConf {
+        max_retries: PASSTHROUGH_TRIES_MAX,
+        ..ServerConf::default()
+    };
+    let gateway = Gateway {
+        guard: Arc::clone(guard),
+    };
+    let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), gateway);
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    proxy.server_options = Some(options);
+    proxy
+}
+
+/// Starts one service on a bound socket.
+fn serve<A>(listener: TcpListener, name: &str, app: A, stopping: &watch::Receiver<bool>) -> io::Result<JoinHandle<()>>
+where
+    A: ServerApp + Send + Sync + 'static,
+{
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?.to_string();
+    let mut sockets = Fds::new();
+    sockets.add(address.clone(), listener.into_raw_fd());
+    let mut service = Service::new(name.to_owned(), app);
+    // No read buffer: every reader brings its own, and an idle connection should hold none.
+    let buffers = L4BufferSettings::new(0, WRITE_BUFFER_BYTES);
+    service.add_listener(ListenerConfig::tcp(address).l4_buffer(buffers));
+    let stopping = stopping.clone();
+    Ok(tokio::spawn(async move {
+        service
+            .start_service(Some(Arc::new(Mutex::new(sockets))), stopping, 1)
+            .await;
+    }))
+}
+
+/// Looks host names of upstreams up again, each as often as its upstream asks for.
+async fn look_up(guard: Arc<Guard>) {
+    let mut due = std::collections::HashMap::new();
+    loop {
+        pingora_timeout::sleep(Duration::from_secs(1)).await;
+        let rules = guard.rules();
+        let now = guard.shared().clock().moment();
+        due.retain(|name: &String, _| rules.upstreams().iter().any(|upstream| upstream.name() == name));
+        for upstream in rules.upstreams() {
+            let at = due
+                .entry(upstream.name().to_owned())
+                .or_insert_with(|| now.plus(upstream.settings().resolve));
+            if *at > now {
+                continue;
+            }
+            *at = now.plus(upstream.settings().resolve);
+            for name in upstream::resolve(upstream).await {
+                log::warn!(
+                    "upstream {}: {name} does not resolve; keeping its addresses",
+                    upstream.name()
+                );
+            }
+        }
+    }
+}

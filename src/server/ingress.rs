@@ -1,0 +1,230 @@
+//! Connections from outside: the head of each request is read here, under one deadline, and judged before anything
+//! else parses it.
+//!
+//! Pingora bounds every read but not the head as a whole, so a client that sends a byte a minute holds a connection
+//! for ever; and it answers broken heads before any hook runs, unseen by logs and metrics. So the bytes of a head are
+//! collected here and handed on whole, as bytes already read. While a connection is idle it owns no read buffer: all
+//! connections of a thread read through one.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::l4::stream::Stream as TcpStream;
+use pingora_core::protocols::{ALPN, Stream};
+use pingora_core::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::proxy::Gateway;
+use crate::gateway::{Reason, Shared, Trail, frame, refuse_raw};
+
+/// What one read takes at most; larger bodies are read by Pingora.
+const READ_BYTES: usize = 16 * 1024;
+
+/// How HTTP/2 without TLS begins (RFC 9113 section 3.4), as far as it looks like a head.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+
+/// Bounds on connections from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct IngressSettings {
+    /// From the first byte of a head to its last; on a new connection from the moment it opens.
+    pub head_timeout: Duration,
+    /// Bytes of a head.
+    pub head_bytes_max: usize,
+    /// How long a connection may lie idle between requests.
+    pub idle_timeout: Duration,
+}
+
+/// The application behind every listener.
+pub(crate) struct Ingress {
+    pub(crate) settings: IngressSettings,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) proxy: Arc<HttpProxy<Gateway>>,
+}
+
+#[async_trait]
+impl ServerApp for Ingress {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _open = self.shared.metrics().connection_opened();
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return self.proxy.process_new(stream, shutdown).await;
+        }
+        let mut patience = self.settings.head_timeout;
+        loop {
+            let head = self.read_head(&mut stream, patience, &mut shutdown.clone()).await?;
+            let bytes = match head {
+                Head::Http1(bytes) => bytes,
+                Head::Http2(preface) => return self.serve_h2(stream, &preface, shutdown).await,
+            };
+            let _active = self.shared.enter();
+            let mut session = ServerSession::new_http1(stream);
+            session.set_pipelined_prefix(bytes);
+            let reused = self.proxy.process_new_http(session, shutdown).await?;
+            stream = reused.consume().0;
+            patience = self.settings.idle_timeout;
+        }
+    }
+
+    async fn cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}
+
+/// A head, and whatever came with it.
+enum Head {
+    Http1(BytesMut),
+    Http2(BytesMut),
+}
+
+impl Ingress {
+    /// Reads a whole head; `None` when the connection has come to its end, refused or not.
+    ///
+    /// `patience` is how long the first byte may take.
+    async fn read_head(&self, stream: &mut Stream, patience: Duration, shutdown: &mut ShutdownWatch) -> Option<Head> {
+        let mut bytes = BytesMut::new();
+        let arrived = tokio::select! {
+            biased;
+            arrived = pingora_timeout::timeout(patience, read_some(stream, &mut bytes)) => arrived,
+            // An idle connection ends with the service.
+            _ = shutdown.wait_for(|stopping| *stopping) => return None,
+        };
+        // Silence, a farewell or a broken connection: there is no request to answer.
+        if !matches!(arrived, Ok(Ok(read)) if read > 0) {
+            return None;
+        }
+        let trail = Trail::new(self.shared.clock());
+        let _active = self.shared.enter();
+        let whole = self.read_rest(stream, &mut bytes);
+        let reason = match pingora_timeout::timeout(self.settings.head_timeout, whole).await {
+            Ok(Ok(end)) if bytes.starts_with(H2_PREFACE) && end == H2_PREFACE.len() => return Some(Head::Http2(bytes)),
+            Ok(Ok(end)) => match frame(bytes.get(..end).unwrap_or_default()) {
+                Ok(()) => return Some(Head::Http1(bytes)),
+                Err(reason) => reason,
+            },
+            Ok(Err(NoHead::Refused(reason))) => reason,
+            Ok(Err(NoHead::Gone)) => return None,
+            Err(_) => Reason::HeadTooSlow,
+        };
+        refuse_raw(stream, reason, trail, &self.shared).await;
+        None
+    }
+
+    /// Reads until the empty line; returns where the head ends.
+    async fn read_rest(&self, stream: &mut Stream, bytes: &mut BytesMut) -> Result<usize, NoHead> {
+        let mut seen = 0;
+        loop {
+            if let Some(end) = head_end(bytes, &mut seen)? {
+                return match end <= self.settings.head_bytes_max {
+                    true => Ok(end),
+                    false => Err(NoHead::Refused(Reason::HeadTooLarge)),
+                };
+            }
+            if bytes.len() > self.settings.head_bytes_max {
+                return Err(NoHead::Refused(Reason::HeadTooLarge));
+            }
+            match read_some(stream, bytes).await {
+                Ok(read) if read > 0 => {}
+                _ => return Err(NoHead::Gone),
+            }
+        }
+    }
+
+    /// Hands a connection that speaks HTTP/2 to Pingora, its first bytes put back.
+    async fn serve_h2(&self, stream: Stream, preface: &[u8], shutdown: &ShutdownWatch) -> Option<Stream> {
+        // Only plain TCP connections can begin like this; over TLS the protocol was agreed on before.
+        let mut tcp = stream.into_any().downcast::<TcpStream>().ok()?;
+        tcp.rewind(preface);
+        self.proxy.process_new(tcp, shutdown).await
+    }
+}
+
+/// Why there is no head.
+enum NoHead {
+    /// The client went away in the middle.
+    Gone,
+    Refused(Reason),
+}
+
+/// Looks for the empty line in what arrived since the last call; `seen` remembers how far it looked. Every line end
+/// must be CRLF: a head of bare LFs is refused at once rather than waited for to the deadline.
+fn head_end(bytes: &[u8], seen: &mut usize) -> Result<Option<usize>, NoHead> {
+    while let Some(offset) = memchr::memchr(b'\n', bytes.get(*seen..).unwrap_or_default()) {
+        let end = seen.saturating_add(offset);
+        let before = bytes.get(..end).unwrap_or_default();
+        if !before.ends_with(b"\r") {
+            return Err(NoHead::Refused(Reason::BadFraming));
+        }
+        *seen = end.saturating_add(1);
+        if before == b"\r" || before.ends_with(b"\r\n\r") {
+            return Ok(Some(*seen));
+        }
+    }
+    *seen = bytes.len();
+    Ok(None)
+}
+
+/// Reads what is there, through the thread's buffer; zero at the end of the stream.
+async fn read_some(stream: &mut Stream, into: &mut BytesMut) -> io::Result<usize> {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    }
+    poll_fn(|context| {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            match Pin::new(&mut *stream).poll_read(context, &mut read) {
+                Poll::Ready(Ok(())) => {
+                    into.extend_from_slice(read.filled());
+                    Poll::Ready(Ok(read.filled().len()))
+                }
+                Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(bytes: &[u8], cuts: &[usize]) -> Result<Option<usize>, ()> {
+        let mut seen = 0;
+        for cut in cuts {
+            if let Some(end) = head_end(&bytes[..*cut], &mut seen).map_err(|_| ())? {
+                return Ok(Some(end));
+            }
+        }
+        head_end(bytes, &mut seen).map_err(|_| ())
+    }
+
+    #[test]
+    fn the_end_is_found_however_the_head_is_cut() {
+        // A head that arrives byte by byte must end where it ends when it arrives at once.
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody\r\n\r\n";
+        for cut in 0..request.len() {
+            assert_eq!(find(request, &[cut]), Ok(Some(27)), "{cut}");
+        }
+        let all: Vec<_> = (0..request.len()).collect();
+        assert_eq!(find(request, &all), Ok(Some(27)));
+        assert_eq!(find(b"\r\nGET /", &[]), Ok(Some(2)));
+        assert_eq!(find(b"GET / HTTP/1.1\r\nHost: a\r\n", &[]), Ok(None));
+    }
+
+    #[test]
+    fn a_bare_line_feed_is_refused_at_once() {
+        // Some parsers end a head there and some do not: that is where requests are smuggled.
+        assert_eq!(find(b"GET / HTTP/1.1\nHost: a\n\n", &[]), Err(()));
+        assert_eq!(find(b"GET / HTTP/1.1\r\nHost: a\n", &[]), Err(()));
+        assert_eq!(find(b"GET / HTTP/1.1\r\nHost: a\r\n\n", &[]), Err(()));
+    }
+}

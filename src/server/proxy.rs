@@ -1,0 +1,156 @@
+//! The gateway as Pingora sees it: webhooks are handled by the guard inside `request_filter`; the rest of the
+//! application, if it is passed through, is Pingora's ordinary streaming proxy.
+//!
+//! What the gateway says about a request must not be forgeable through the pass-through either, so its own header
+//! names are removed here as well, and the client's address is written by us.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::HeaderName;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::RequestHeader;
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use crate::gateway::{Active, Guard, Handled, Reason, Trail};
+use crate::upstream::{Candidate, Turn, Upstream, is_ours};
+
+/// The proxy application.
+pub(crate) struct Gateway {
+    pub(crate) guard: Arc<Guard>,
+}
+
+/// What a request carries through Pingora's phases.
+pub(crate) struct Context {
+    trail: Option<Trail>,
+    pass: Option<Pass>,
+    _active: Active,
+}
+
+/// A request on its way through to the application.
+struct Pass {
+    upstream: Arc<Upstream>,
+    turn: Turn,
+    asked: Option<Candidate>,
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        let shared = self.guard.shared();
+        Context {
+            trail: Some(Trail::new(shared.clock())),
+            pass: None,
+            _active: shared.enter(),
+        }
+    }
+
+    /// None: the default allocates a compression module for every request.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if self.guard.shared().is_draining() {
+            session.set_keepalive(None);
+        }
+        let Some(trail) = ctx.trail.as_mut() else {
+            return Error::e_explain(ErrorType::InternalError, "a request without a trail");
+        };
+        match self.guard.handle(session.as_downstream_mut(), trail).await {
+            Handled::Answered => Ok(true),
+            Handled::Passthrough(upstream) => {
+                ctx.pass = Some(Pass {
+                    turn: upstream.turn(),
+                    upstream,
+                    asked: None,
+                });
+                Ok(false)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let down = || Error::explain(ErrorType::ConnectError, "no server of the upstream is left to try").into_up();
+        let pass = ctx.pass.as_mut().ok_or_else(down)?;
+        let server = pass.turn.next(self.guard.shared().clock().moment()).ok_or_else(down)?;
+        let peer = server.peer().clone();
+        pass.asked = Some(server);
+        Ok(Box::new(peer))
+    }
+
+    /// A connection that could not be made carried nothing: the next server may be tried, whatever the method.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(Pass { upstream, asked, .. }) = &mut ctx.pass
+            && let Some(server) = asked.take()
+        {
+            upstream.failed(&server);
+            e.set_retry(true);
+        }
+        e
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        _ctx: &mut Context,
+    ) -> Result<()> {
+        let forwarded = self.guard.forwarded(session.as_downstream());
+        let ours: Vec<HeaderName> = request.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+        for name in &ours {
+            request.remove_header(name);
+        }
+        for (name, value) in forwarded {
+            request.insert_header(name, value)?;
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
+        let reason = match (e.esource(), e.etype()) {
+            (
+                ErrorSource::Upstream,
+                ErrorType::ConnectTimedout | ErrorType::ReadTimedout | ErrorType::WriteTimedout,
+            ) => Some(Reason::UpstreamTimeout),
+            (ErrorSource::Upstream, _) => Some(Reason::UpstreamDown),
+            // The sender is gone, or spoke out of turn; there is nobody to tell.
+            _ => None,
+        };
+        if let (Some(reason), Some(trail)) = (reason, ctx.trail.as_mut()) {
+            self.guard.refuse(session.as_downstream_mut(), reason, trail).await;
+        }
+        FailToProxy {
+            error_code: reason.map_or(0, |reason| reason.row().status),
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, _e: Option<&Error>, ctx: &mut Context) {
+        let Some(mut trail) = ctx.trail.take() else { return };
+        if let Some(pass) = &ctx.pass
+            && !trail.is_refused()
+        {
+            let status = session.response_written().map(|head| head.status.as_u16());
+            let (bytes_in, bytes_out) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+            trail.passed(status, bytes_in, bytes_out);
+            if let Some(server) = &pass.asked {
+                trail.answered_by(server.address());
+            }
+        }
+        trail.close(self.guard.shared(), Some(session.req_header()));
+    }
+
+    /// Said in the access log already.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+}

@@ -1,0 +1,408 @@
+//! The replay store inside the process: exact, bounded, forgotten at restart.
+//!
+//! Keys are spread over shards by their first byte, each shard behind its own lock. A shard is a slab of entries
+//! (64 bytes, one cache line), a hash table of 4-byte slots to find them by key, and an ordered set of their ends
+//! to find those whose time has passed. A claim over several keys locks their shards in ascending order, which is
+//! the order of the keys, so that two claims never wait for each other.
+//!
+//! There is no background task: whoever locks a shard first clears some of what has ended there, more than it may
+//! add, and no request pays for a long idle night at once. What has ended is free at that very moment, cleared or
+//! not. An entry whose time has not passed is never given up: when every place is taken a new event is refused,
+//! because forgetting an old one would let anybody who can cause many events replay it.
+//!
+//! Measured by `benches/replay.rs`: BYTES bytes per entry, NANOS ns for a claim and its settle.
+
+use std::array;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
+
+use super::{
+    Claim, Claimed, Outcome, REPLAY_KEYS_MAX, ReplayKey, ReplayKeys, ReplayStore, Settled, StoreError, Token, Waiter,
+};
+use crate::clock::{Clock, Moment};
+
+/// Shards; a power of two no larger than 256, since the first byte of a key names one.
+const SHARDS: usize = 64;
+
+/// Ended entries that one visit clears from a shard; more than a claim adds, so that clearing outruns claiming.
+const SWEEP_MAX: usize = 64;
+const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= 256 && SWEEP_MAX > REPLAY_KEYS_MAX);
+
+/// Holds the keys of one process. Survives a reload of the configuration, not a restart.
+pub struct MemoryReplay {
+    clock: Clock,
+    shards: [Mutex<Shard>; SHARDS],
+    entries: AtomicU64,
+    entries_max: u64,
+    next_token: AtomicU64,
+}
+
+impl MemoryReplay {
+    /// An empty store for at most `entries_max` keys. Takes memory as it fills and keeps what it took.
+    pub fn new(clock: Clock, entries_max: u32) -> Self {
+        MemoryReplay {
+            clock,
+            shards: array::from_fn(|_| Mutex::default()),
+            entries: AtomicU64::new(0),
+            entries_max: u64::from(entries_max),
+            next_token: AtomicU64::new(0),
+        }
+    }
+
+    /// Claims, or tells what is known; `None` when the event is new and there is no place for it.
+    fn try_claim(&self, keys: &ReplayKeys, lease: Duration) -> Option<Found> {
+        let mut locked = self.lock(keys);
+        let mut rival = None;
+        for (shard, run) in locked.runs() {
+            for key in run {
+                match shard.state(key) {
+                    Some(State::Done { status }) => return Some(Found::Done(*status)),
+                    Some(State::InFlight { waiters, .. }) if rival.is_none() => rival = Some(subscribe(waiters)),
+                    Some(State::InFlight { .. }) | None => {}
+                }
+            }
+        }
+        if let Some(rival) = rival {
+            return Some(Found::InFlight(rival));
+        }
+        self.reserve(keys.as_slice().len())?;
+        let token = Token::new(self.next_token.fetch_add(1, Ordering::Relaxed));
+        let ends = locked.now.plus(lease);
+        for (shard, run) in locked.runs() {
+            for key in run {
+                shard.put(key, ends, State::InFlight { token, waiters: None });
+            }
+        }
+        Some(Found::New(token))
+    }
+
+    /// Settles, or tells that another claim took over; `None` when the lease passed and no place is left.
+    fn try_settle(&self, keys: &ReplayKeys, token: Token, status: u16, keep: Duration) -> Option<Settled> {
+        let mut locked = self.lock(keys);
+        let mut cleared: usize = 0;
+        for (shard, run) in locked.runs() {
+            for key in run {
+                match shard.state(key) {
+                    Some(state) if state.is_held_by(token) => {}
+                    Some(_) => return Some(Settled::Overtaken),
+                    None => cleared += 1,
+                }
+            }
+        }
+        self.reserve(cleared)?;
+        let ends = locked.now.plus(keep);
+        let mut waiting = Vec::new();
+        for (shard, run) in locked.runs() {
+            for key in run {
+                waiting.extend(shard.put(key, ends, State::Done { status }));
+            }
+        }
+        drop(locked);
+        tell(waiting, Outcome::Settled(status));
+        Some(Settled::Recorded)
+    }
+
+    /// Runs `attempt`, and once more after every shard gave up what has ended: one full of the dead must not refuse
+    /// the living, however the keys fell.
+    fn with_room<T>(&self, attempt: impl Fn() -> Option<T>) -> Result<T, StoreError> {
+        if let Some(done) = attempt() {
+            return Ok(done);
+        }
+        for shard in &self.shards {
+            let mut dead = Vec::new();
+            let mut shard = shard.lock();
+            self.give_back(shard.sweep(self.clock.moment(), &mut dead));
+        }
+        attempt().ok_or(StoreError::Full)
+    }
+
+    /// Locks the shards of `keys` and clears what has ended there; none of `keys` is known by an ended entry then.
+    fn lock<'a>(&'a self, keys: &'a ReplayKeys) -> Locked<'a> {
+        // Ascending keys make ascending shards: every claim locks in the same order.
+        let mut runs = keys.as_slice().chunk_by(|a, b| shard_index(a) == shard_index(b));
+        let mut runs: [Option<Run<'a>>; REPLAY_KEYS_MAX] = array::from_fn(|_| {
+            let keys = runs.next()?;
+            let shard = self.shards.get(shard_index(keys.first()?))?;
+            Some(Run {
+                shard: shard.lock(),
+                keys,
+            })
+        });
+        // Read under the locks: nobody sees a key as ended that a later claimant sees alive.
+        let now = self.clock.moment();
+        let mut dead = Vec::new();
+        let mut cleared = 0;
+        for run in runs.iter_mut().flatten() {
+            cleared += run.shard.sweep(now, &mut dead);
+            for key in run.keys {
+                cleared += run.shard.remove_if(key, &mut dead, |entry| entry.ends <= now);
+            }
+        }
+        self.give_back(cleared);
+        Locked { runs, now, _dead: dead }
+    }
+
+    /// Takes `places` of the capacity, or none.
+    fn reserve(&self, places: usize) -> Option<()> {
+        let places = u64::try_from(places).ok()?;
+        let grown = |entries: u64| entries.checked_add(places).filter(|n| *n <= self.entries_max);
+        self.entries
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
+            .ok()
+            .map(drop)
+    }
+
+    fn give_back(&self, places: usize) {
+        if places > 0 {
+            self.entries.fetch_sub(places as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+#[async_trait]
+impl ReplayStore for MemoryReplay {
+    async fn claim(self: Arc<Self>, keys: &ReplayKeys, lease: Duration) -> Result<Claimed, StoreError> {
+        Ok(match self.with_room(|| self.try_claim(keys, lease))? {
+            Found::New(token) => Claimed::New(Claim::new(self, keys.clone(), token)),
+            Found::InFlight(waiting) => Claimed::InFlight(Waiter::new(outcome(waiting))),
+            Found::Done(status) => Claimed::Done { status },
+        })
+    }
+
+    async fn settle(
+        &self,
+        keys: &ReplayKeys,
+        token: Token,
+        status: u16,
+        keep: Duration,
+    ) -> Result<Settled, StoreError> {
+        self.with_room(|| self.try_settle(keys, token, status, keep))
+    }
+
+    fn release(&self, keys: &ReplayKeys, token: Token, outcome: Option<u16>) {
+        let mut locked = self.lock(keys);
+        let mut waiting = Vec::new();
+        let mut freed = 0;
+        for (shard, run) in locked.runs() {
+            for key in run {
+                freed += shard.remove_if(key, &mut waiting, |entry| entry.state.is_held_by(token));
+            }
+        }
+        self.give_back(freed);
+        drop(locked);
+        tell(waiting, Outcome::Released(outcome));
+    }
+
+    fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    fn capacity(&self) -> u64 {
+        self.entries_max
+    }
+
+    fn survives_restart(&self) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for MemoryReplay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryReplay")
+            .field("entries", &self.entries())
+            .field("entries_max", &self.entries_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a claim found, before it is dressed for the caller.
+enum Found {
+    New(Token),
+    InFlight(watch::Receiver<Option<Outcome>>),
+    Done(u16),
+}
+
+/// The shards of a set of keys, locked.
+struct Locked<'a> {
+    runs: [Option<Run<'a>>; REPLAY_KEYS_MAX],
+    now: Moment,
+    /// Holders that died while others waited. Dropping wakes those, which must not happen under a lock: waking may
+    /// run foreign code. Fields are dropped in order, so the locks above are gone by then.
+    _dead: Vec<Waiters>,
+}
+
+struct Run<'a> {
+    shard: MutexGuard<'a, Shard>,
+    keys: &'a [ReplayKey],
+}
+
+impl Locked<'_> {
+    /// Each shard with those of the keys that live in it.
+    fn runs(&mut self) -> impl Iterator<Item = (&mut Shard, &[ReplayKey])> {
+        self.runs.iter_mut().flatten().map(|run| (&mut *run.shard, run.keys))
+    }
+}
+
+/// One lock's worth of entries.
+///
+/// Every slot that is not `free` holds one entry, has its number in `index` under the entry's key, and in `ends`
+/// under the entry's end.
+#[derive(Default)]
+struct Shard {
+    slots: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    ends: BTreeSet<(Moment, u32)>,
+}
+
+struct Entry {
+    key: ReplayKey,
+    ends: Moment,
+    state: State,
+}
+
+/// Wakes the duplicates that wait for a claim; dropped without a word, they learn that nobody answered.
+type Waiters = watch::Sender<Option<Outcome>>;
+
+enum State {
+    InFlight {
+        token: Token,
+        /// Made for the first duplicate; most claims never meet one.
+        waiters: Option<Waiters>,
+    },
+    Done {
+        status: u16,
+    },
+}
+
+impl State {
+    fn is_held_by(&self, by: Token) -> bool {
+        matches!(self, State::InFlight { token, .. } if *token == by)
+    }
+
+    fn into_waiters(self) -> Option<Waiters> {
+        match self {
+            State::InFlight { waiters, .. } => waiters,
+            State::Done { .. } => None,
+        }
+    }
+}
+
+impl Shard {
+    fn state(&mut self, key: &ReplayKey) -> Option<&mut State> {
+        let slot = self.find(key)?;
+        self.slots[slot as usize].as_mut().map(|entry| &mut entry.state)
+    }
+
+    /// Writes the entry of `key`, known or not; returns who waited for the one that was there.
+    fn put(&mut self, key: &ReplayKey, ends: Moment, state: State) -> Option<Waiters> {
+        let entry = Entry { key: *key, ends, state };
+        let (slot, before) = match self.find(key) {
+            Some(slot) => (slot, self.slots[slot as usize].replace(entry)),
+            None => (self.insert(entry), None),
+        };
+        self.ends.insert((ends, slot));
+        let before = before?;
+        if before.ends != ends {
+            self.ends.remove(&(before.ends, slot));
+        }
+        before.state.into_waiters()
+    }
+
+    /// Removes the entry of `key` when there is one and `condemned` says so; returns how many were removed.
+    fn remove_if(&mut self, key: &ReplayKey, waiting: &mut Vec<Waiters>, condemned: impl Fn(&Entry) -> bool) -> usize {
+        let Some(slot) = self.find(key) else { return 0 };
+        if !self.slots[slot as usize].as_ref().is_some_and(condemned) {
+            return 0;
+        }
+        self.remove(slot, waiting);
+        1
+    }
+
+    /// Removes up to [`SWEEP_MAX`] entries that ended by `now`; returns how many.
+    fn sweep(&mut self, now: Moment, dead: &mut Vec<Waiters>) -> usize {
+        let mut swept = 0;
+        while swept < SWEEP_MAX {
+            match self.ends.first() {
+                Some(&(ends, slot)) if ends <= now => self.remove(slot, dead),
+                _ => break,
+            }
+            swept += 1;
+        }
+        swept
+    }
+
+    fn find(&self, key: &ReplayKey) -> Option<u32> {
+        let is_it = |slot: &u32| {
+            self.slots[*slot as usize]
+                .as_ref()
+                .is_some_and(|entry| entry.key == *key)
+        };
+        self.index.find(hash(key), is_it).copied()
+    }
+
+    fn insert(&mut self, entry: Entry) -> u32 {
+        let hashed = hash(&entry.key);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            // The capacity of the whole store is a u32.
+            (self.slots.len() - 1) as u32
+        });
+        self.slots[slot as usize] = Some(entry);
+        let rehash = |slot: &u32| self.slots[*slot as usize].as_ref().map_or(0, |entry| hash(&entry.key));
+        self.index.insert_unique(hashed, slot, rehash);
+        slot
+    }
+
+    fn remove(&mut self, slot: u32, waiting: &mut Vec<Waiters>) {
+        let Some(entry) = self.slots[slot as usize].take() else {
+            return;
+        };
+        if let Ok(place) = self.index.find_entry(hash(&entry.key), |other| *other == slot) {
+            place.remove();
+        }
+        self.ends.remove(&(entry.ends, slot));
+        self.free.push(slot);
+        waiting.extend(entry.state.into_waiters());
+    }
+}
+
+/// Which shard holds `key`: ascending with the key.
+fn shard_index(key: &ReplayKey) -> usize {
+    let [first, ..] = *key.as_bytes();
+    usize::from(first) * SHARDS / 256
+}
+
+/// Where the table looks for `key`. Keys are SHA-256 digests already, so any eight bytes that did not choose the
+/// shard are as even as a keyed hash would make them: crowding a bucket takes the work of searching for digests,
+/// by somebody whose events are genuine.
+fn hash(key: &ReplayKey) -> u64 {
+    key.as_bytes().last_chunk().map_or(0, |tail| u64::from_le_bytes(*tail))
+}
+
+fn subscribe(waiters: &mut Option<Waiters>) -> watch::Receiver<Option<Outcome>> {
+    waiters.get_or_insert_with(|| watch::Sender::new(None)).subscribe()
+}
+
+fn tell(waiting: Vec<Waiters>, outcome: Outcome) {
+    for waiters in waiting {
+        // Replaced, not sent: the last waiter may have left, which is no failure.
+        waiters.send_replace(Some(outcome));
+    }
+}
+
+async fn outcome(mut waiting: watch::Receiver<Option<Outcome>>) -> Outcome {
+    match waiting.wait_for(Option::is_some).await {
+        Ok(outcome) => (*outcome).unwrap_or(Outcome::Released(None)),
+        // The sender is gone: the holder died, and its lease with it.
+        Err(_) => Outcome::Released(None),
+    }
+}

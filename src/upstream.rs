@@ -1,0 +1,153 @@
+//! Where events go: a named group of servers, and the client that talks to them.
+//!
+//! The gateway calls [`Upstream::send`] with a [`Request`] made from an event; the queue's worker will do the same.
+//! Promises: a server that refuses a connection is passed over at once and left out for a while; a request of which
+//! a byte was sent is never sent again, because the upstream may have acted on it; the whole exchange, connecting
+//! included, ends within the configured time. What an answer means is decided by the caller.
+
+mod client;
+mod head;
+mod pick;
+mod resolve;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::connectors::{ConnectorOptions, TransportConnector};
+
+use crate::clock::{Clock, Moment};
+use crate::observe::metrics::{Attempt, UpstreamMetrics};
+
+pub use client::Answer;
+pub use head::Request;
+pub(crate) use head::{forwarded, is_hop_by_hop, is_ours};
+pub(crate) use pick::{Candidate, Turn};
+pub(crate) use resolve::resolve;
+
+/// How an upstream is reached; made from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// The name routes refer to.
+    pub name: String,
+    /// At least one server; requests go round.
+    pub servers: Vec<ServerSettings>,
+    /// Replaces the received `Host` header.
+    pub host: Option<String>,
+    /// The whole exchange: connecting, sending, waiting for and reading the answer.
+    pub timeout: Duration,
+    /// One connection attempt, TLS included.
+    pub connect_timeout: Duration,
+    /// How long an unused connection is kept; must be below the servers' own keep-alive time.
+    pub idle_timeout: Duration,
+    /// How long a server that refused a connection is left out.
+    pub fail_timeout: Duration,
+    /// How often host names are looked up again.
+    pub resolve: Duration,
+}
+
+/// One server of an upstream, as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// TLS with verification of certificate and name.
+    pub tls: bool,
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Opens and pools connections for every upstream of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct Connector(Arc<TransportConnector>);
+
+impl Connector {
+    /// A connector that keeps at most `idle_connections_max` unused connections.
+    pub fn new(idle_connections_max: usize) -> Self {
+        Connector(Arc::new(TransportConnector::new(Some(ConnectorOptions::new(
+            idle_connections_max,
+        )))))
+    }
+}
+
+/// A named group of servers.
+pub struct Upstream {
+    settings: UpstreamSettings,
+    servers: pick::Servers,
+    connector: Connector,
+    metrics: Arc<UpstreamMetrics>,
+    clock: Clock,
+}
+
+impl Upstream {
+    /// Makes the upstream; servers given by address are ready at once, host names after [`resolve`].
+    pub fn new(
+        settings: UpstreamSettings,
+        connector: &Connector,
+        metrics: Arc<UpstreamMetrics>,
+        clock: &Clock,
+    ) -> Self {
+        Upstream {
+            servers: pick::Servers::new(&settings),
+            settings,
+            connector: connector.clone(),
+            metrics,
+            clock: clock.clone(),
+        }
+    }
+
+    /// The configured name.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// The settings it was made from; equal settings after a reload mean that it is kept, health and all.
+    pub fn settings(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+
+    /// Sends `request` to one of the servers and returns the head of the answer; its body is read from it.
+    ///
+    /// # Errors
+    /// See [`SendError`]. Whatever the error, no server got the complete request twice.
+    pub async fn send(&self, request: &Request, started: Moment) -> Result<Answer, SendError> {
+        let exchange = self.exchange(request, started);
+        let sent = pingora_timeout::timeout(self.settings.timeout, exchange).await;
+        let sent = sent.unwrap_or_else(|_| {
+            self.metrics.attempted(Attempt::Timeout);
+            Err(SendError::Timeout)
+        });
+        self.metrics.took(self.clock.moment().since(started));
+        sent
+    }
+
+    /// The servers in turn, for the pass-through to try.
+    pub(crate) fn turn(&self) -> Turn {
+        self.servers.turn()
+    }
+
+    /// What replaces the received `Host`, if configured.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.settings.host.as_deref()
+    }
+
+    /// Leaves out a server to which a connection could not be made.
+    pub(crate) fn failed(&self, server: &Candidate) {
+        self.metrics.attempted(Attempt::ConnectFailed);
+        server.leave_out(self.clock.moment().plus(self.settings.fail_timeout));
+    }
+}
+
+/// Why an event did not get an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No server accepted a connection; nothing was sent.
+    #[error("no server of the upstream accepts connections")]
+    Unreachable,
+    /// The connection ended, or spoke something else than HTTP, before the answer's head was complete. The
+    /// upstream may have acted on the request.
+    #[error("the upstream broke off: {0}")]
+    Broken(String),
+    /// The configured time was over.
+    #[error("the upstream did not answer in time")]
+    Timeout,
+}

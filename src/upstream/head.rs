@@ -1,0 +1,168 @@
+//! The request head an upstream gets for an event, written by us and only here.
+//!
+//! The request on the wire is made anew, never passed along: one request line, exactly one `Content-Length` equal
+//! to the verified bytes, no `Transfer-Encoding`, no `Upgrade`, nothing the client named in `Connection`. Framing
+//! tricks that survive a parser therefore die here. The words we add, `x-hookward-*`, are removed from what came
+//! in under every spelling an upstream might fold into them (`X_Hookward_Verified` becomes the same CGI variable).
+
+use std::io::Write;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::event::{Event, Sender};
+
+/// A request ready for the wire: its head, and the verified body behind it.
+#[derive(Debug)]
+pub struct Request {
+    pub(crate) head: Vec<u8>,
+    pub(crate) body: Bytes,
+    /// The answer to a HEAD has no body whatever its headers say.
+    pub(crate) bodiless_answer: bool,
+}
+
+impl Request {
+    /// Writes the head for `event`. `attempt` starts at 1; `host` replaces the received `Host` when the upstream
+    /// is configured with one.
+    pub fn new(event: &Event<'_>, attempt: u32, host: Option<&str>) -> Self {
+        let received = event.received();
+        let mut head = Vec::with_capacity(1024);
+        head.extend_from_slice(received.method.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(received.target.as_bytes());
+        head.extend_from_slice(b" HTTP/1.1\r\n");
+
+        field(
+            &mut head,
+            "host",
+            host.map(str::as_bytes).or(received.host).unwrap_or(b""),
+        );
+        let nominated = Nominated::of(received.headers);
+        for (name, value) in received.headers {
+            if !is_ours(name) && !is_hop_by_hop(name) && !nominated.contains(name) {
+                field(&mut head, name.as_str(), value.as_bytes());
+            }
+        }
+        for (name, value) in forwarded(received.headers, received.sender, received.host) {
+            field(&mut head, name, &value);
+        }
+        hookward(&mut head, event, attempt);
+        number(&mut head, "content-length", event.body().len() as u64);
+        head.extend_from_slice(b"\r\n");
+        Request {
+            head,
+            body: event.body().clone(),
+            bodiless_answer: received.method == http::Method::HEAD,
+        }
+    }
+}
+
+/// `x-forwarded-for`, `-proto` and `-host`. What a trusted proxy said about the client is kept and extended; what
+/// anybody else said is replaced.
+pub(crate) fn forwarded(headers: &HeaderMap, sender: Sender, host: Option<&[u8]>) -> [(&'static str, Vec<u8>); 3] {
+    let said = |name: &str| {
+        headers
+            .get_all(name)
+            .into_iter()
+            .filter(|_| sender.trusted)
+            .map(HeaderValue::as_bytes)
+    };
+    let mut chain = Vec::with_capacity(64);
+    for clients in said("x-forwarded-for") {
+        chain.extend_from_slice(clients);
+        chain.extend_from_slice(b", ");
+    }
+    // Writing to a Vec cannot fail.
+    let _ = write!(chain, "{}", sender.peer);
+    let proto: &[u8] = if sender.tls { b"https" } else { b"http" };
+    let proto = said("x-forwarded-proto").next().unwrap_or(proto);
+    let host = said("x-forwarded-host").next().or(host).unwrap_or_default();
+    [
+        ("x-forwarded-for", chain),
+        ("x-forwarded-proto", proto.to_vec()),
+        ("x-forwarded-host", host.to_vec()),
+    ]
+}
+
+/// What the gateway found out, for the upstream to rely on.
+fn hookward(head: &mut Vec<u8>, event: &Event<'_>, attempt: u32) {
+    let permit = event.permit();
+    field(head, "x-hookward-route", permit.route().as_bytes());
+    field(head, "x-hookward-provider", permit.provider().as_bytes());
+    field(head, "x-hookward-verified", permit.strength().as_str().as_bytes());
+    if let Some(id) = &event.facts().event_id {
+        field(head, "x-hookward-event-id", id.as_bytes());
+    }
+    if let Some(kind) = &event.facts().event_type {
+        field(head, "x-hookward-event-type", kind.as_bytes());
+    }
+    number(head, "x-hookward-attempt", u64::from(attempt));
+}
+
+fn field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
+}
+
+fn number(head: &mut Vec<u8>, name: &str, value: u64) {
+    let _ = write!(head, "{name}: {value}\r\n");
+}
+
+/// Names that belong to one hop (RFC 9110 section 7.6.1) or to the framing that we write ourselves.
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "content-length"
+            | "expect"
+            | "host"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Names that only the gateway may write, in any spelling that an upstream may take for them: CGI-like interfaces
+/// turn `-` and `_` into the same character.
+pub(crate) fn is_ours(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    let like = |ours: &[u8]| {
+        name.len() >= ours.len() && name.iter().zip(ours).all(|(n, o)| n == o || (*o == b'-' && *n == b'_'))
+    };
+    match name.first() {
+        Some(b'x') => {
+            like(b"x-hookward-")
+                || [&b"x-forwarded-for"[..], b"x-forwarded-proto", b"x-forwarded-host"]
+                    .iter()
+                    .any(|ours| name.len() == ours.len() && like(ours))
+        }
+        // RFC 7239; we speak the older dialect, and a client's own must not contradict it.
+        Some(b'f') => name == b"forwarded",
+        _ => false,
+    }
+}
+
+/// The names a client listed in `Connection`: they are for this hop alone.
+struct Nominated<'a>(Vec<&'a [u8]>);
+
+impl<'a> Nominated<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let values = headers.get_all(header::CONNECTION).into_iter();
+        let names = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
+        Nominated(names.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()).collect())
+    }
+
+    fn contains(&self, name: &HeaderName) -> bool {
+        self.0
+            .iter()
+            .any(|listed| listed.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    }
+}
