@@ -47,6 +47,7 @@ pub use trail::Trail;
 pub(crate) use admit::Place as Active;
 pub(crate) use head::frame;
 pub(crate) use respond::refuse_raw;
+pub(crate) use route::loosest as loosest_path;
 use rules::Route;
 
 /// Proves, limits, deduplicates and forwards webhooks: the corridor with its present rules.

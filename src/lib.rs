@@ -10,3 +10,5 @@ pub mod signature;
 pub mod store;
 pub mod units;
 pub mod upstream;
+pub mod config;
+pub mod cli;

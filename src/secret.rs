@@ -73,7 +73,7 @@ impl SecretSource {
         let bytes = match self {
             SecretSource::Env(name) => match std::env::var_os(name) {
                 Some(value) => value.into_encoded_bytes(),
-                None => return Err(SecretError::Unset(name.clone())),
+                None => return Err(SecretError::Unset(speakable(name))),
             },
             SecretSource::File(path) => {
                 let unreadable = |e: std::io::Error| SecretError::File(path.clone(), e.to_string());
@@ -98,6 +98,15 @@ impl SecretSource {
             return Err(SecretError::Unexpanded);
         }
         Ok(secret)
+    }
+}
+
+/// The name of a variable, unless it looks like a secret that was typed in its place.
+fn speakable(name: &str) -> String {
+    let is_name = name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    match is_name && name.len() <= 64 {
+        true => name.to_owned(),
+        false => "of that name (not shown: names are A-Z, 0-9 and _)".to_owned(),
     }
 }
 
@@ -134,6 +143,13 @@ mod tests {
     fn debug_shows_nothing() {
         let secret = Secret::new("hunter2hunter2").unwrap();
         assert_eq!(format!("{secret:?}"), "Secret(..)");
+    }
+
+    #[test]
+    fn a_secret_typed_in_place_of_a_variable_is_not_repeated() {
+        // `env: whsec_...` is an easy slip, and the error message goes to a log.
+        let slip = SecretSource::Env("whsec_c2VjcmV0".into());
+        assert!(!slip.resolve().unwrap_err().to_string().contains("c2Vj"));
     }
 
     #[test]

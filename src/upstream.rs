@@ -29,6 +29,8 @@ pub(crate) use resolve::resolve;
 pub struct UpstreamSettings {
     /// The name routes refer to.
     pub name: String,
+    /// The built-in sample backend; whoever starts it fills the servers in.
+    pub sample: bool,
     /// At least one server; requests go round.
     pub servers: Vec<ServerSettings>,
     /// Replaces the received `Host` header.

@@ -94,7 +94,7 @@ const DECODINGS_MAX: usize = 4;
 /// The reading of a path in which the most spellings coincide: decoded until nothing changes, backslashes turned,
 /// parameters and empty or dotted segments removed, case, trailing dots and spaces dropped. Two paths that any
 /// server could take for the same have the same loosest reading.
-fn loosest(path: &str) -> String {
+pub(crate) fn loosest(path: &str) -> String {
     let mut bytes = path.as_bytes().to_vec();
     for _ in 0..DECODINGS_MAX {
         let decoded = percent_decoded(&bytes);

@@ -153,6 +153,7 @@ mod tests {
         };
         Servers::new(&UpstreamSettings {
             name: "app".into(),
+            sample: false,
             servers: vec![server(1), server(2), server(3)],
             host: None,
             timeout: Duration::from_secs(1),

@@ -1,0 +1,191 @@
+//! `hookward run`: from a configuration to a serving process, and to its end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::EX_CONFIG;
+use crate::clock::Clock;
+use crate::config::{Plan, Reloaded, plan_file, reload, upstream_at};
+use crate::gateway::{Guard, ReplayPolicy, RouteSettings, Rules, Shared};
+use crate::observe::{AccessLog, ProcessLog, ProcessLogSettings};
+use crate::server::{Bound, Server};
+use crate::store::{MemoryReplay, ReplayStore};
+
+/// Unused connections to upstreams that are kept, over all upstreams and threads.
+const IDLE_CONNECTIONS_MAX: usize = 1024;
+
+#[derive(Args)]
+pub(super) struct Run {
+    /// The configuration
+    file: PathBuf,
+    /// Send everything to this server instead of the configured upstreams
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+}
+
+impl Run {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        let clock = Clock::system();
+        let (plan, problems) = plan_file(&self.file, clock.wall());
+        if !problems.is_empty() {
+            eprint!("{problems}");
+        }
+        drop(problems);
+        let Some(mut plan) = plan else {
+            return Ok(ExitCode::from(EX_CONFIG));
+        };
+        if let Some(url) = &self.upstream {
+            upstream_at(&mut plan, url).map_err(anyhow::Error::msg).context("--upstream")?;
+        }
+        let settings = ProcessLogSettings::at(plan.log.level);
+        ProcessLog::install(&settings, clock.clone()).map_err(|_| anyhow!("another log is installed"))?;
+        let bound = Bound::new(&plan.server)?;
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        if let Some(threads) = plan.server.threads {
+            runtime.worker_threads(threads);
+        }
+        let runtime = runtime.enable_all().build().context("cannot start threads")?;
+        runtime.block_on(self.serve(plan, bound, clock))?;
+        // Whatever is left after the drain is not waited for.
+        runtime.shutdown_background();
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn serve(self, mut plan: Plan, bound: Bound, clock: Clock) -> anyhow::Result<()> {
+        let access = match plan.log.access {
+            true => AccessLog::stdout(plan.log.format).context("cannot start the access log")?,
+            false => AccessLog::off(),
+        };
+        let store: Arc<dyn ReplayStore> = Arc::new(MemoryReplay::new(clock.clone(), plan.replay_entries));
+        let shared = Arc::new(Shared::new(clock.clone(), access, store, IDLE_CONNECTIONS_MAX));
+        let sample = bound.sample();
+        plan.place_sample(sample);
+        let rules = Rules::build(plan.gateway.clone(), &shared, None).await;
+        shared.metrics().config_started(clock.wall());
+        let guard = Arc::new(Guard::new(shared, rules));
+        let mut signals = Signals::new()?;
+        let banner = banner(&plan, &bound);
+        let server = Server::start(bound, &plan.server, &guard).context("cannot serve")?;
+        print!("{banner}");
+        while signals.next().await == Wish::Reload {
+            self.reload(&guard, &plan, sample).await;
+        }
+        tokio::select! {
+            () = server.stop() => {}
+            // Asked twice: not even what is in flight is waited for.
+            _ = signals.next_end() => {}
+        }
+        Ok(())
+    }
+
+    async fn reload(&self, guard: &Guard, running: &Plan, sample: Option<std::net::SocketAddr>) {
+        let file = self.file.display();
+        match reload(&self.file, guard, running, sample).await {
+            Reloaded::Done(problems, waiting) => {
+                for problem in problems.to_string().lines() {
+                    log::warn!("{problem}");
+                }
+                if !waiting.is_empty() {
+                    log::warn!("{file}: changes of {} wait for a restart", waiting.join(", "));
+                }
+                log::info!("{file}: reloaded");
+            }
+            Reloaded::Refused(problems) => {
+                for problem in problems.to_string().lines() {
+                    log::error!("{problem}");
+                }
+                log::error!("{file}: not reloaded; the configuration in force stays");
+            }
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum Wish {
+    Reload,
+    End,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+        }
+    }
+
+    async fn next_end(&mut self) {
+        while self.next().await != Wish::End {}
+    }
+}
+
+/// What listens where, what is verified how, and what to try first.
+fn banner(plan: &Plan, bound: &Bound) -> String {
+    let mut text = format!("hookward {}\n\n", env!("CARGO_PKG_VERSION"));
+    for address in bound.listen() {
+        text.push_str(&format!("  webhooks   http://{address}\n"));
+    }
+    if let Some(address) = bound.admin() {
+        text.push_str(&format!("  admin      http://{address}/metrics /healthz /readyz\n"));
+    }
+    text.push('\n');
+    for route in &plan.gateway.routes {
+        text.push_str(&route_line(route));
+    }
+    match &plan.gateway.passthrough {
+        Some(upstream) => text.push_str(&format!("  everything else -> {upstream}, not verified\n")),
+        None => text.push_str("  everything else: 404\n"),
+    }
+    text.push_str("  repeats are remembered in memory: a restart forgets them\n");
+    if let (Some(route), Some(address)) = (plan.gateway.routes.first(), bound.listen().first()) {
+        let provider = &route.provider.id;
+        let url = format!("http://{address}{}", route.path);
+        text.push_str(&format!(
+            "\nTry it from another terminal (the secret is that of route {}):\n\n  \
+             hookward send {provider} --url {url} --secret SECRET\n  \
+             hookward send {provider} --url {url} --secret SECRET --forge\n\n",
+            route.name
+        ));
+    }
+    text
+}
+
+fn route_line(route: &RouteSettings) -> String {
+    let methods: Vec<_> = route.methods.iter().map(|method| method.as_str()).collect();
+    let replay = match route.replay {
+        ReplayPolicy::Guard { keep, .. } => format!("repeats known for {} h", keep.as_secs() / 3600),
+        ReplayPolicy::Off => "repeats let through".to_owned(),
+    };
+    format!(
+        "  {} {}{} -> {}\n      {}: {} events per {:?}, bodies up to {} KiB, {} in flight, {replay}\n",
+        methods.join(","),
+        route.host.as_deref().unwrap_or(""),
+        route.path,
+        route.upstream,
+        route.provider.id,
+        route.rate.count,
+        route.rate.per,
+        route.body_bytes_max / 1024,
+        route.in_flight_max,
+    )
+}

@@ -1,0 +1,110 @@
+//! `hookward send`: a webhook as a provider would send it, or as an attacker would, and what came of it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use http::HeaderName;
+
+use super::{SecretArgs, client, sign};
+use crate::clock::{Clock, UnixMillis};
+
+/// How old a stale event is signed to be.
+const STALE: Duration = Duration::from_secs(60 * 60);
+
+#[derive(Args)]
+pub(super) struct Send {
+    /// A built-in provider
+    provider: String,
+    /// Where to; http:// only
+    #[arg(long, value_name = "URL")]
+    url: String,
+    #[command(flatten)]
+    secret: SecretArgs,
+    /// A body of your own, byte for byte (default: a typical event)
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    #[command(flatten)]
+    fault: Fault,
+}
+
+/// What is wrong with the request.
+#[derive(Args)]
+#[group(multiple = false)]
+struct Fault {
+    /// Change the body after it was signed
+    #[arg(long)]
+    forge: bool,
+    /// Send the very same request twice
+    #[arg(long)]
+    replay: bool,
+    /// Sign it an hour ago
+    #[arg(long)]
+    stale: bool,
+}
+
+impl Send {
+    pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
+        let provider = sign::find(&self.provider)?;
+        let clock = Clock::system();
+        let now = clock.wall();
+        let stale = UnixMillis(now.0.saturating_sub(STALE.as_millis() as u64));
+        let signed_at = if self.fault.stale { stale } else { now };
+        let id = sign::new_id()?;
+        let sample = provider.sample(&id, signed_at);
+        let mut body = match &self.body {
+            Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
+            None => sample.body.to_vec(),
+        };
+        let mut headers = sample.headers;
+        headers.extend(sign::sign(&provider, &self.secret.read()?, &format!("msg_{id}"), signed_at, &body)?);
+        if self.fault.forge {
+            forge(&mut body);
+        }
+        let stamped = provider.scheme.tolerance().is_some();
+        match &self.fault {
+            Fault { forge: true, .. } => println!("Sending a body that was changed after it was signed."),
+            Fault { stale: true, .. } if stamped => println!("Sending an event signed an hour ago."),
+            Fault { stale: true, .. } => println!("{} signs no time, so nothing can be stale.", provider.title),
+            Fault { replay: true, .. } => println!("Sending an event."),
+            _ => println!("Sending a genuine event."),
+        }
+        let bad = self.fault.forge || (self.fault.stale && stamped);
+        let first = exchange(&clock, &self.url, &headers, &body, if bad { "401" } else { "a 2xx" })?;
+        let mut as_expected = if bad { first == 401 } else { (200..300).contains(&first) };
+        if self.fault.replay {
+            println!("Sending the very same request again.");
+            let expected = format!("{first} again, and nothing new at the backend");
+            as_expected &= exchange(&clock, &self.url, &headers, &body, &expected)? == first;
+        }
+        Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Flips one bit; an empty body gets a byte.
+fn forge(body: &mut Vec<u8>) {
+    match body.last_mut() {
+        Some(last) => *last ^= 1,
+        None => body.push(b' '),
+    }
+}
+
+fn exchange(
+    clock: &Clock,
+    url: &str,
+    headers: &[(HeaderName, String)],
+    body: &[u8],
+    expected: &str,
+) -> anyhow::Result<u16> {
+    let started = clock.moment();
+    let answer = client::post(url, headers, body)?;
+    let took = clock.moment().since(started);
+    println!("{}", answer.head.replace("\r\n", "\n").escape_default().to_string().replace("\\n", "\n").replace("\\\"", "\"").replace("\\'", "'"));
+    if !answer.body.is_empty() {
+        println!("\n{}", String::from_utf8_lossy(&answer.body).trim_end());
+    }
+    println!("\n-> {} in {:.1} ms; expected {expected}\n", answer.status, took.as_secs_f64() * 1000.0);
+    Ok(answer.status)
+}

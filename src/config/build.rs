@@ -1,0 +1,308 @@
+//! From what was typed to what will run: the settings of each component, built from a well-formed [`File`].
+//!
+//! Everything that a file can get wrong and that its shape does not show is found here: names that lead nowhere,
+//! secrets that are not there, routes that hide each other, windows that are too short. All of it is reported, none
+//! of it is repaired by guessing; a plan comes out only when there is no error. What one route gets wrong does not
+//! keep the others from being looked at.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::file::{File, LogFormat, LogLevel, UpstreamFile};
+use super::path::KeyPath;
+use super::problem::Problems;
+use super::value::{Count, Rate as TypedRate, Switch};
+use super::{load, nearest, parse, routes};
+use crate::clock::UnixMillis;
+use crate::gateway::{ClientSettings, GatewaySettings, Rate};
+use crate::observe::Format;
+use crate::providers::Provider;
+use crate::server::{IngressSettings, ServerSettings};
+use crate::upstream::{ServerSettings as UpstreamServer, UpstreamSettings};
+
+/// Everything a process needs to know, built from one file.
+#[derive(Clone)]
+pub struct Plan {
+    /// Fixed for the life of the process.
+    pub server: ServerSettings,
+    /// What a reload replaces.
+    pub gateway: GatewaySettings,
+    /// What is written where.
+    pub log: LogSettings,
+    /// Events the replay store remembers at most.
+    pub replay_entries: u32,
+}
+
+/// What is written to standard output and standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Shape of an access-log line.
+    pub format: Format,
+    /// The least important message of the process log.
+    pub level: log::LevelFilter,
+    /// Whether each request writes a line.
+    pub access: bool,
+}
+
+/// The smallest bound on a request's head.
+const HEAD_BYTES_MIN: u64 = 1024;
+
+/// Reads and builds the file at `path`.
+pub fn plan_file(path: &Path, now: UnixMillis) -> (Option<Plan>, Problems) {
+    let (file, problems) = load(path);
+    finish(file, problems, now)
+}
+
+/// Builds a configuration from its text; `name` is what problems call it.
+pub fn plan_text(name: &str, text: &str, now: UnixMillis) -> (Option<Plan>, Problems) {
+    let (file, problems) = parse(name, text);
+    finish(file, problems, now)
+}
+
+fn finish(file: Option<File>, mut problems: Problems, now: UnixMillis) -> (Option<Plan>, Problems) {
+    let plan = file.map(|file| build(&file, &mut problems, now));
+    let plan = plan.filter(|_| !problems.has_errors());
+    (plan, problems)
+}
+
+fn build(file: &File, problems: &mut Problems, now: UnixMillis) -> Plan {
+    let root = KeyPath::root();
+    let schemes = own_schemes(file, problems);
+    let memory_bytes_max = bytes(file.limits.memory.0);
+    let upstreams = upstreams(file, problems);
+    let passthrough = file.passthrough.clone();
+    if let Some(name) = &passthrough {
+        routes::known_upstream(file, name, &root.key("passthrough"), problems);
+    }
+    unused_upstreams(file, problems);
+    ranges(file, problems);
+    Plan {
+        server: server(file, problems),
+        gateway: GatewaySettings {
+            client: ClientSettings {
+                rate: rate(file.limits.client_rate, file.limits.client_burst),
+                body_timeout: file.client.body_timeout.0,
+                trusted_proxies: file.client.trusted_proxies.iter().map(|network| network.0).collect(),
+            },
+            memory_bytes_max,
+            upstreams,
+            routes: routes::build(file, &schemes, problems, now),
+            passthrough,
+        },
+        log: LogSettings {
+            format: match file.log.format {
+                LogFormat::Text => Format::Text,
+                LogFormat::Json => Format::Json,
+            },
+            level: level(file.log.level),
+            access: file.log.access,
+        },
+        replay_entries: file.replay.entries.0.get(),
+    }
+}
+
+fn server(file: &File, problems: &mut Problems) -> ServerSettings {
+    let root = KeyPath::root();
+    if file.listen.is_empty() {
+        problems.error(&root.key("listen"), "has no address").suggest("0.0.0.0:8080");
+    }
+    let admin = match &file.admin {
+        Switch::On(address) => Some(address.0),
+        Switch::Off => None,
+    };
+    let mut seen = HashMap::new();
+    for (index, address) in file.listen.iter().enumerate() {
+        let path = root.key("listen").index(index);
+        let taken = address.0.port() != 0 && (seen.insert(address.0, index).is_some() || admin == Some(address.0));
+        if taken {
+            problems.error(&path, format!("{} is listened on already", address.0));
+        }
+    }
+    ServerSettings {
+        listen: file.listen.iter().map(|address| address.0.to_string()).collect(),
+        admin: admin.map(|address| address.to_string()),
+        ingress: IngressSettings {
+            head_timeout: file.client.head_timeout.0,
+            head_bytes_max: bytes(file.client.head_bytes.0),
+            idle_timeout: file.client.idle_timeout.0,
+        },
+        drain: file.drain.0,
+        threads: file.threads.map(|threads| threads.0.get() as usize),
+    }
+}
+
+fn own_schemes(file: &File, problems: &mut Problems) -> BTreeMap<String, Arc<Provider>> {
+    let mut schemes = BTreeMap::new();
+    for (name, scheme) in &file.schemes {
+        let path = KeyPath::root().key("schemes").key(name.as_str());
+        match Provider::own(name.as_str(), scheme) {
+            Ok(provider) => {
+                schemes.insert(name.as_str().to_owned(), Arc::new(provider));
+            }
+            Err(error) => {
+                let at = error.key.split('.').fold(path, |path, key| path.key(key));
+                let problem = problems.error(&at, error.problem);
+                if let Some(suggestion) = error.suggestion {
+                    problem.suggest(suggestion);
+                }
+            }
+        }
+    }
+    schemes
+}
+
+fn upstreams(file: &File, problems: &mut Problems) -> Vec<UpstreamSettings> {
+    let each = file.upstreams.iter().map(|(name, upstream)| {
+        let path = KeyPath::root().key("upstreams").key(name.as_str());
+        if upstream.sample == upstream.servers.is_empty() {
+            return settings(name.as_str(), upstream, &path, problems);
+        }
+        match upstream.sample {
+            true => problems.error(&path, "has servers and is a sample; it can be one of the two"),
+            false => problems.error(&path.key("servers"), "has no server").suggest("servers: [127.0.0.1:3000]"),
+        };
+        settings(name.as_str(), upstream, &path, problems)
+    });
+    each.collect()
+}
+
+fn settings(name: &str, upstream: &UpstreamFile, path: &KeyPath, problems: &mut Problems) -> UpstreamSettings {
+    let mut servers = Vec::new();
+    for (index, text) in upstream.servers.iter().enumerate() {
+        match server_address(text) {
+            Ok(server) => servers.push(server),
+            Err(why) => {
+                let path = path.key("servers").index(index);
+                problems.error(&path, why).suggest("127.0.0.1:3000, http://host:port or https://host");
+            }
+        }
+    }
+    if upstream.connect_timeout.0 > upstream.timeout.0 {
+        problems.warning(&path.key("connect_timeout"), "is longer than `timeout`, which ends the exchange first");
+    }
+    UpstreamSettings {
+        name: name.to_owned(),
+        sample: upstream.sample,
+        servers,
+        host: upstream.host.clone(),
+        timeout: upstream.timeout.0,
+        connect_timeout: upstream.connect_timeout.0,
+        idle_timeout: upstream.idle_timeout.0,
+        fail_timeout: upstream.fail_timeout.0,
+        resolve: upstream.resolve.0,
+    }
+}
+
+/// Puts the server at `url` in the place of every upstream's servers.
+///
+/// # Errors
+/// A message for the user when `url` is no server.
+pub fn upstream_at(plan: &mut Plan, url: &str) -> Result<(), String> {
+    let server = server_address(url)?;
+    for upstream in &mut plan.gateway.upstreams {
+        upstream.sample = false;
+        upstream.servers = vec![server.clone()];
+    }
+    Ok(())
+}
+
+/// Reads `host:port`, `http://host[:port]` or `https://host[:port]`.
+fn server_address(text: &str) -> Result<UpstreamServer, String> {
+    let (tls, authority) = match text.split_once("://") {
+        None => (None, text),
+        Some(("http", rest)) => (Some(false), rest),
+        Some(("https", rest)) => (Some(true), rest),
+        Some((scheme, _)) => return Err(format!("{scheme:?} is no protocol that upstreams speak")),
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    if authority.contains(['/', '?', '#', '@']) {
+        return Err("a server is a host and a port; `forward_path` of a route sets the path".into());
+    }
+    let parsed: http::uri::Authority = authority.parse().map_err(|_| format!("{text:?} is no host and port"))?;
+    let port = match (parsed.port(), tls) {
+        // `parse` alone accepts a port that is no number or too large.
+        (Some(port), _) => port.as_str().parse().ok().filter(|port| *port != 0),
+        (None, Some(true)) => Some(443),
+        (None, Some(false)) => Some(80),
+        (None, None) => None,
+    };
+    let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
+    match port {
+        _ if host.is_empty() => Err(format!("{text:?} has no host")),
+        None => Err(format!("{text:?} has no port between 1 and 65535")),
+        Some(port) => Ok(UpstreamServer {
+            tls: tls.unwrap_or(false),
+            host: host.to_owned(),
+            port,
+        }),
+    }
+}
+
+/// What must not be zero: a time in which nothing can happen, a size in which nothing fits.
+fn ranges(file: &File, problems: &mut Problems) {
+    let root = KeyPath::root();
+    let client = root.key("client");
+    let mut times = vec![
+        (client.key("head_timeout"), file.client.head_timeout.0),
+        (client.key("body_timeout"), file.client.body_timeout.0),
+        (client.key("idle_timeout"), file.client.idle_timeout.0),
+    ];
+    for (name, upstream) in &file.upstreams {
+        let path = root.key("upstreams").key(name.as_str());
+        times.push((path.key("timeout"), upstream.timeout.0));
+        times.push((path.key("connect_timeout"), upstream.connect_timeout.0));
+        times.push((path.key("idle_timeout"), upstream.idle_timeout.0));
+        times.push((path.key("resolve"), upstream.resolve.0));
+    }
+    for (path, _) in times.iter().filter(|(_, time)| time.is_zero()) {
+        problems.error(path, "is zero, in which nothing can be done").suggest("10s");
+    }
+    if file.client.head_bytes.0 < HEAD_BYTES_MIN {
+        let message = format!("is too small for the heads that providers send; {HEAD_BYTES_MIN} bytes at least");
+        problems.error(&client.key("head_bytes"), message).suggest("32KiB");
+    }
+    for (index, route) in file.routes.iter().enumerate().filter(|(_, route)| route.limits.body.0 == 0) {
+        let path = root.key("routes").index(index).key("limits").key("body");
+        problems.error(&path, format!("is zero: every event of {} would be too large", route.name)).suggest("1MiB");
+    }
+}
+
+fn unused_upstreams(file: &File, problems: &mut Problems) {
+    for name in file.upstreams.keys() {
+        let routed = file.routes.iter().any(|route| route.upstream == name.as_str());
+        if !routed && file.passthrough.as_deref() != Some(name.as_str()) {
+            let path = KeyPath::root().key("upstreams").key(name.as_str());
+            problems.warning(&path, "no route leads here");
+        }
+    }
+}
+
+/// `nearest` of the names a file has, for a name that it has not.
+pub(super) fn meant<'a>(names: impl Iterator<Item = &'a str>, typed: &str) -> Option<String> {
+    nearest(typed, names).map(str::to_owned)
+}
+
+pub(super) fn rate(rate: TypedRate, burst: Count) -> Rate {
+    Rate {
+        count: rate.count,
+        per: rate.per,
+        burst: NonZeroU32::max(burst.0, NonZeroU32::MIN),
+    }
+}
+
+pub(super) fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+fn level(level: LogLevel) -> log::LevelFilter {
+    match level {
+        LogLevel::Off => log::LevelFilter::Off,
+        LogLevel::Error => log::LevelFilter::Error,
+        LogLevel::Warn => log::LevelFilter::Warn,
+        LogLevel::Info => log::LevelFilter::Info,
+        LogLevel::Debug => log::LevelFilter::Debug,
+        LogLevel::Trace => log::LevelFilter::Trace,
+    }
+}

@@ -1,0 +1,68 @@
+//! A new configuration for a running process. A bad file changes nothing.
+//!
+//! The file is read, checked and built whole before the first request sees any of it; then one pointer changes. What
+//! is counted, remembered or connected lives elsewhere and stays. Sockets cannot be moved in a running process, so
+//! what a reload cannot change is said instead of being half done.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::build::{Plan, plan_file};
+use super::problem::Problems;
+use crate::gateway::{Guard, Rules};
+
+/// How a reload ended.
+pub enum Reloaded {
+    /// The new rules are in force. Lists the keys whose change waits for a restart.
+    Done(Problems, Vec<&'static str>),
+    /// The file has errors; the old rules stay in force.
+    Refused(Problems),
+}
+
+/// Reads the file at `path` again and puts it in force. `running` is the plan the process was started with, `sample`
+/// the address of its sample backend.
+pub async fn reload(path: &Path, guard: &Guard, running: &Plan, sample: Option<SocketAddr>) -> Reloaded {
+    let shared = guard.shared();
+    let (plan, problems) = plan_file(path, shared.clock().wall());
+    let Some(mut plan) = plan else {
+        shared.metrics().config_refused();
+        return Reloaded::Refused(problems);
+    };
+    plan.place_sample(sample);
+    let waiting = plan.waits_for_restart(running);
+    let rules = Rules::build(plan.gateway, shared, Some(&guard.rules())).await;
+    guard.replace(rules);
+    shared.metrics().config_reloaded(shared.clock().wall());
+    Reloaded::Done(problems, waiting)
+}
+
+impl Plan {
+    /// Fills the address of the sample backend in where the configuration asks for it.
+    pub fn place_sample(&mut self, sample: Option<SocketAddr>) {
+        let server = sample.map(|address| crate::upstream::ServerSettings {
+            tls: false,
+            host: address.ip().to_string(),
+            port: address.port(),
+        });
+        for upstream in self.gateway.upstreams.iter_mut().filter(|upstream| upstream.sample) {
+            upstream.servers = server.iter().cloned().collect();
+        }
+    }
+
+    /// The keys in which this plan differs from the running one and that only a restart changes.
+    fn waits_for_restart(&self, running: &Plan) -> Vec<&'static str> {
+        let (new, old) = (&self.server, &running.server);
+        let differs = [
+            ("listen", new.listen != old.listen),
+            ("admin", new.admin != old.admin),
+            ("threads", new.threads != old.threads),
+            ("drain", new.drain != old.drain),
+            ("client.head_timeout", new.ingress.head_timeout != old.ingress.head_timeout),
+            ("client.head_bytes", new.ingress.head_bytes_max != old.ingress.head_bytes_max),
+            ("client.idle_timeout", new.ingress.idle_timeout != old.ingress.idle_timeout),
+            ("log", self.log != running.log),
+            ("replay.entries", self.replay_entries != running.replay_entries),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+}

@@ -1,0 +1,269 @@
+//! Routes: who may speak on a path, proven by which secrets, leading where.
+//!
+//! A route is the place where a mistake opens a hole, so nothing about it is optional by omission: it has exactly one
+//! provider or scheme, at least one secret that is there and long enough, a path that only one route has, and a
+//! memory for repeats that is longer than a signature lives.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::build::{bytes, meant, rate};
+use super::file::{File, RouteFile, SecretFile};
+use super::path::KeyPath;
+use super::problem::Problems;
+use super::value::Switch;
+use crate::clock::UnixMillis;
+use crate::gateway::{ReplayPolicy, RouteSettings, loosest_path};
+use crate::providers::{EventId, Provider, builtin};
+use crate::secret::{Secret, SecretSource};
+use crate::signature::{KeyError, KeyedSecret, Verifier, VerifierOptions};
+use crate::store::REPLAY_KEYS_MAX;
+
+/// Builds every route that has no error; reports those of all.
+pub(super) fn build(
+    file: &File,
+    schemes: &BTreeMap<String, Arc<Provider>>,
+    problems: &mut Problems,
+    now: UnixMillis,
+) -> Vec<RouteSettings> {
+    if file.routes.is_empty() && file.passthrough.is_none() {
+        let path = KeyPath::root().key("routes");
+        problems.error(&path, "there is no route and no passthrough: every request would be refused");
+    }
+    overlaps(file, problems);
+    let mut routes = Vec::new();
+    for (index, route) in file.routes.iter().enumerate() {
+        let path = KeyPath::root().key("routes").index(index);
+        routes.extend(build_one(file, route, &path, schemes, problems, now));
+    }
+    routes
+}
+
+fn build_one(
+    file: &File,
+    route: &RouteFile,
+    path: &KeyPath,
+    schemes: &BTreeMap<String, Arc<Provider>>,
+    problems: &mut Problems,
+    now: UnixMillis,
+) -> Option<RouteSettings> {
+    known_upstream(file, &route.upstream, &path.key("upstream"), problems);
+    paths(route, path, problems);
+    if route.methods.is_empty() {
+        problems.error(&path.key("methods"), "takes no method").suggest("methods: [POST]");
+    }
+    if route.limits.body.0 > file.limits.memory.0 {
+        let message = "is larger than `limits.memory`, so the largest bodies could never be read";
+        problems.error(&path.key("limits").key("body"), message);
+    }
+    // Looked at even when the provider is unknown: all problems at once.
+    let secrets = secrets(route, path, problems, now);
+    let provider = provider(route, path, schemes, problems)?;
+    let replay = replay(route, path, &provider, problems);
+    if matches!(provider.event.id, EventId::Unsigned(_)) && route.secrets.len() > REPLAY_KEYS_MAX {
+        let message = format!("has more than {REPLAY_KEYS_MAX} secrets, which is more than one event can be remembered by");
+        problems.error(&path.key("secrets"), message);
+    }
+    let verifier = verifier(route, path, &provider, secrets?, problems)?;
+    Some(RouteSettings {
+        name: route.name.as_str().into(),
+        host: route.host.as_ref().map(|host| host.to_ascii_lowercase()),
+        path: route.path.clone(),
+        methods: route.methods.iter().map(|method| method.0.clone()).collect(),
+        provider,
+        verifier: Arc::new(verifier),
+        upstream: route.upstream.clone(),
+        forward_path: route.forward_path.clone(),
+        rate: rate(route.limits.rate, route.limits.burst),
+        body_bytes_max: bytes(route.limits.body.0),
+        in_flight_max: route.limits.in_flight.0.get() as usize,
+        replay,
+    })
+}
+
+fn provider(
+    route: &RouteFile,
+    path: &KeyPath,
+    schemes: &BTreeMap<String, Arc<Provider>>,
+    problems: &mut Problems,
+) -> Option<Arc<Provider>> {
+    let (found, key, name, near) = match (&route.provider, &route.scheme) {
+        (Some(id), None) => (builtin().find(id), "provider", id, builtin().nearest(id).map(str::to_owned)),
+        (None, Some(name)) => {
+            let near = meant(schemes.keys().map(String::as_str), name);
+            (schemes.get(name), "scheme", name, near)
+        }
+        (Some(_), Some(_)) => {
+            problems.error(path, "has a `provider` and a `scheme`; it can have one of them");
+            return None;
+        }
+        (None, None) => {
+            let problem = problems.error(path, "has neither `provider` nor `scheme`, so nothing could be verified");
+            problem.suggest("provider: github");
+            return None;
+        }
+    };
+    // A scheme that is wrong in itself is reported where it stands.
+    if found.is_none() && !problems.left_out(&KeyPath::root().key("schemes").key(name)) {
+        let what = if key == "provider" { "provider" } else { "entry of `schemes`" };
+        let problem = problems.error(&path.key(key), format!("there is no {what} called {name:?}"));
+        match near {
+            Some(near) => problem.suggest(near),
+            None => problem.suggest("`hookward providers` lists the built-in ones"),
+        };
+    }
+    found.cloned()
+}
+
+/// Reports an upstream that the file does not have.
+pub(super) fn known_upstream(file: &File, name: &str, path: &KeyPath, problems: &mut Problems) {
+    let listed = file.upstreams.contains_key(name);
+    if listed || problems.left_out(&KeyPath::root().key("upstreams").key(name)) {
+        return;
+    }
+    let near = meant(file.upstreams.keys().map(|name| name.as_str()), name);
+    let problem = problems.error(path, format!("there is no upstream called {name:?}"));
+    if let Some(near) = near {
+        problem.suggest(near);
+    }
+}
+
+fn paths(route: &RouteFile, path: &KeyPath, problems: &mut Problems) {
+    let plain = |text: &str| {
+        text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\\\"<>^`{|};%".contains(&b))
+    };
+    let ambiguous = |text: &str| {
+        let segments: Vec<_> = text.split('/').skip(1).collect();
+        segments.iter().any(|segment| matches!(*segment, "." | ".."))
+            || segments.iter().rev().skip(1).any(|segment| segment.is_empty())
+    };
+    let both = [("path", Some(&route.path)), ("forward_path", route.forward_path.as_ref())];
+    for (key, text) in both.into_iter().filter_map(|(key, text)| Some((key, text?))) {
+        if !plain(text) || ambiguous(text) {
+            let message = "must begin with / and have no query, escape, parameter, empty or dotted segment";
+            problems.error(&path.key(key), message).suggest("/webhooks/github");
+        }
+    }
+}
+
+/// Routes that nobody would reach, or that some server would take for each other.
+fn overlaps(file: &File, problems: &mut Problems) {
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let mut places: HashMap<(String, Option<String>), usize> = HashMap::new();
+    let mut loose: HashMap<String, &str> = HashMap::new();
+    for (index, route) in file.routes.iter().enumerate() {
+        let path = KeyPath::root().key("routes").index(index);
+        if let Some(first) = names.insert(route.name.as_str(), index) {
+            problems.error(&path.key("name"), format!("routes[{first}] has this name already"));
+        }
+        let host = route.host.as_ref().map(|host| host.to_ascii_lowercase());
+        if let Some(first) = places.insert((route.path.clone(), host), index) {
+            let message = format!("routes[{first}] has this path already; this route would never be reached");
+            problems.error(&path.key("path"), message);
+        }
+        let first = loose.entry(loosest_path(&route.path)).or_insert(&route.path);
+        if *first != route.path {
+            let message = format!("{:?} and {first:?} are one path to many servers", route.path);
+            problems.error(&path.key("path"), message);
+        }
+    }
+}
+
+/// Reads every secret of a route; `None` when one of them is not there.
+fn secrets(route: &RouteFile, path: &KeyPath, problems: &mut Problems, now: UnixMillis) -> Option<Vec<KeyedSecret>> {
+    let path = path.key("secrets");
+    if route.secrets.is_empty() {
+        let problem = problems.error(&path, "has no secret, so nothing could be verified");
+        problem.suggest("secrets: [{ env: GITHUB_WEBHOOK_SECRET }]");
+        return None;
+    }
+    let each = route.secrets.iter().enumerate();
+    let read = each.map(|(index, secret)| read_secret(index, secret, &path.index(index), problems, now));
+    // Every one is looked at before any is missed.
+    let read: Vec<Option<KeyedSecret>> = read.collect();
+    if route.secrets.iter().all(|secret| secret.until.is_some_and(|until| until.0 <= now)) {
+        problems.error(&path, "every secret's `until` has passed, so nothing could be verified");
+    }
+    read.into_iter().collect()
+}
+
+fn read_secret(
+    index: usize,
+    file: &SecretFile,
+    path: &KeyPath,
+    problems: &mut Problems,
+    now: UnixMillis,
+) -> Option<KeyedSecret> {
+    let source = match (&file.env, &file.file, &file.value) {
+        (Some(name), None, None) => SecretSource::Env(name.clone()),
+        (None, Some(path), None) => SecretSource::File(path.clone()),
+        (None, None, Some(written)) => {
+            let message = "is written into the configuration: whoever reads the file can forge events";
+            problems.warning(&path.key("value"), message).suggest("env or file");
+            SecretSource::Value(written.0.clone())
+        }
+        _ => {
+            problems.error(path, "needs exactly one of `env`, `file` and `value`");
+            return None;
+        }
+    };
+    if file.until.is_some_and(|until| until.0 <= now) {
+        problems.warning(&path.key("until"), "has passed; this secret matches nothing any more");
+    }
+    let secret: Secret = match source.resolve() {
+        Ok(secret) => secret,
+        Err(problem) => {
+            problems.error(path, problem.to_string());
+            return None;
+        }
+    };
+    let position = index.saturating_add(1).to_string();
+    Some(KeyedSecret {
+        id: file.id.as_ref().map_or(position.as_str(), |id| id.as_str()).into(),
+        secret,
+        until: file.until.map(|until| until.0),
+    })
+}
+
+fn verifier(
+    route: &RouteFile,
+    path: &KeyPath,
+    provider: &Provider,
+    secrets: Vec<KeyedSecret>,
+    problems: &mut Problems,
+) -> Option<Verifier> {
+    let options = VerifierOptions {
+        tolerance: route.tolerance.map(|span| span.0),
+        allow_short: route.short_secrets,
+    };
+    match Verifier::new(Arc::clone(&provider.scheme), secrets, options) {
+        Ok(verifier) => Some(verifier),
+        Err(error @ KeyError::Tolerance(_)) => {
+            problems.error(&path.key("tolerance"), error.to_string());
+            None
+        }
+        Err(error) => {
+            problems.error(&path.key("secrets"), error.to_string());
+            None
+        }
+    }
+}
+
+fn replay(route: &RouteFile, path: &KeyPath, provider: &Provider, problems: &mut Problems) -> ReplayPolicy {
+    let Switch::On(replay) = &route.replay else {
+        problems.warning(&path.key("replay"), "is off: a captured request is forwarded as often as it is sent");
+        return ReplayPolicy::Off;
+    };
+    let tolerance = route.tolerance.map(|span| span.0).or(provider.scheme.tolerance());
+    let shortest = tolerance.unwrap_or(Duration::ZERO).saturating_mul(2);
+    if replay.keep.0 < shortest {
+        let message = "is shorter than twice the tolerance: a repeat could be forgotten while its signature is good";
+        let problem = problems.error(&path.key("replay").key("keep"), message);
+        problem.suggest(format!("{}s or more", shortest.as_secs()));
+    }
+    ReplayPolicy::Guard {
+        keep: replay.keep.0,
+        wait: replay.wait.0,
+    }
+}
