@@ -78,8 +78,13 @@ impl SecretArgs {
     fn read(&self) -> anyhow::Result<Secret> {
         let source = match self {
             SecretArgs { secret: Some(text), .. } => SecretSource::Value(Secret::new(text.as_bytes())?),
-            SecretArgs { secret_file: Some(path), .. } => SecretSource::File(path.clone()),
-            SecretArgs { secret_env: Some(name), .. } => SecretSource::Env(name.clone()),
+            SecretArgs {
+                secret_file: Some(path),
+                ..
+            } => SecretSource::File(path.clone()),
+            SecretArgs {
+                secret_env: Some(name), ..
+            } => SecretSource::Env(name.clone()),
             _ => bail!("no secret given"),
         };
         source.resolve().context("the signing secret")

@@ -25,11 +25,15 @@ mod spend;
 mod trail;
 mod verify;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora_core::protocols::http::ServerSession;
+use tokio::task::JoinHandle;
 
+use crate::clock::Moment;
 use crate::event::{Event, Received};
 use crate::observe::metrics::Outcome;
 use crate::upstream::{self, Answer, Upstream};
@@ -57,10 +61,15 @@ use rules::Route;
 pub struct Guard {
     shared: Arc<Shared>,
     rules: ArcSwap<Rules>,
+    /// The task that keeps the addresses of host names fresh.
+    lookups: OnceLock<JoinHandle<()>>,
 }
 
+/// How often it is asked whether a host name is due to be looked up again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Who goes on with a request that the guard has looked at.
-pub enum Handled {
+pub(crate) enum Handled {
     /// Nobody: it was a webhook, or refused, and has been answered.
     Answered,
     /// The caller: it is no webhook, and the rules pass such requests through to this upstream.
@@ -80,7 +89,40 @@ impl Guard {
         Guard {
             shared,
             rules: ArcSwap::from_pointee(rules),
+            lookups: OnceLock::new(),
         }
+    }
+
+    /// For the `request_filter` of another Pingora proxy: true when the request was a webhook, or an attempt at one,
+    /// and has been answered; return `Ok(true)` then. False leaves the request, untouched, to the proxy.
+    ///
+    /// Paths without a route are the proxy's own, whatever the rules say about a pass-through; a path that some
+    /// server would take for a route's is refused.
+    pub async fn request_filter(self: &Arc<Self>, session: &mut ServerSession) -> bool {
+        self.keep_looking_up();
+        let request = session.req_header();
+        let rules = self.rules.load_full();
+        if matches!(
+            rules.find(head::host(request), head::target(request)),
+            Ok(Found::Passthrough(_)) | Err(Reason::NoRoute)
+        ) {
+            return false;
+        }
+        let mut trail = Trail::new(&self.shared.clock);
+        let framed = session
+            .as_http1()
+            .map_or(Ok(()), |http1| frame(&http1.get_headers_raw_bytes()));
+        match framed {
+            Ok(()) => drop(self.handle(session, &mut trail).await),
+            Err(reason) => self.refuse(session, reason, &mut trail).await,
+        }
+        trail.close(&self.shared, Some(session.req_header()));
+        true
+    }
+
+    /// Starts looking host names of upstreams up again in the background, once; ends with the guard.
+    pub(crate) fn keep_looking_up(self: &Arc<Self>) {
+        self.lookups.get_or_init(|| tokio::spawn(look_up(Arc::downgrade(self))));
     }
 
     /// What outlives reloads.
@@ -216,5 +258,25 @@ fn received<'a>(session: &'a ServerSession, head: &head::Head, route: &'a Route)
         headers: &request.headers,
         host: head::host(request),
         sender: head.sender(),
+    }
+}
+
+/// Looks host names of upstreams up again, each as often as its upstream asks for.
+async fn look_up(guard: Weak<Guard>) {
+    let mut due: HashMap<String, Moment> = HashMap::new();
+    while let Some(guard) = guard.upgrade() {
+        let rules = guard.rules();
+        let now = guard.shared.clock.moment();
+        due.retain(|name, _| rules.upstreams().iter().any(|upstream| upstream.name() == name));
+        for upstream in rules.upstreams() {
+            let next = now.plus(upstream.settings().resolve);
+            let at = due.entry(upstream.name().to_owned()).or_insert(next);
+            if *at <= now {
+                *at = next;
+                upstream::resolve(upstream).await;
+            }
+        }
+        drop(guard);
+        pingora_timeout::sleep(LOOK_EVERY).await;
     }
 }

@@ -1,14 +1,57 @@
-//! draft
-pub mod clock;
-pub mod event;
-pub mod gateway;
-pub mod observe;
-pub mod providers;
-pub mod secret;
+//! Hookward: a webhook gateway.
+//!
+//! It stands in front of a backend, takes the requests that Stripe, GitHub, Slack and others send, proves that each
+//! is genuine, fresh and not seen before, keeps within the limits of its route, and only then hands it on. What is
+//! forged, repeated or malformed ends here: one uninformative answer outside, a precise reason in metrics and log.
+//!
+//! Every request walks one corridor, [`gateway`]:
+//!
+//! ```text
+//! head -> route -> admit -> body -> verify -> spend -> handshake -> replay -> dispatch -> respond
+//! ```
+//!
+//! What holds, by construction:
+//! - nothing goes upstream without an [`event::Event`], which needs a [`event::Permit`], which needs the verifier's
+//!   [`signature::Proof`];
+//! - forgeries touch neither a provider's budget nor the memory of events;
+//! - an event is remembered as done only when the backend took it, so a provider's retry is never a replay;
+//! - the upstream gets the bytes that were signed, under one `Content-Length` that we wrote.
+//!
+//! The `hookward` binary is the first user of this library. Another Pingora proxy can protect its own paths with
+//! [`open`] and [`gateway::Guard::request_filter`]; see `examples/`. [`signature`] and [`providers`] are usable alone.
+
+pub mod cli;
+pub mod config;
 pub mod server;
+
+pub mod gateway;
+
+pub mod event;
+pub mod providers;
 pub mod signature;
 pub mod store;
-pub mod units;
 pub mod upstream;
-pub mod config;
-pub mod cli;
+
+pub mod clock;
+pub mod observe;
+pub mod secret;
+pub mod units;
+
+use std::path::Path;
+use std::sync::Arc;
+
+/// The guard that a configuration file describes, for use inside another Pingora proxy. Listeners, threads and logs
+/// of the file are not used: those are the proxy's own.
+///
+/// # Errors
+/// Every problem of the file; warnings go to the `log` facade.
+pub fn open(path: impl AsRef<Path>) -> Result<Arc<gateway::Guard>, config::Problems> {
+    let clock = clock::Clock::system();
+    match config::plan_file(path.as_ref(), clock.wall()) {
+        (Some(plan), problems) => {
+            problems.iter().for_each(|problem| log::warn!("{problem}"));
+            Ok(plan.guard(clock, observe::AccessLog::off()))
+        }
+        (None, problems) => Err(problems),
+    }
+}

@@ -103,7 +103,9 @@ impl SecretSource {
 
 /// The name of a variable, unless it looks like a secret that was typed in its place.
 fn speakable(name: &str) -> String {
-    let is_name = name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    let is_name = name
+        .bytes()
+        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
     match is_name && name.len() <= 64 {
         true => name.to_owned(),
         false => "of that name (not shown: names are A-Z, 0-9 and _)".to_owned(),

@@ -28,7 +28,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::gateway::{Guard, Shared};
-use crate::upstream;
 use admin::Admin;
 use ingress::Ingress;
 use proxy::Gateway;
@@ -115,7 +114,6 @@ pub struct Server {
     guard: Arc<Guard>,
     stop: watch::Sender<bool>,
     services: Vec<JoinHandle<()>>,
-    lookups: JoinHandle<()>,
     drain: Duration,
 }
 
@@ -126,6 +124,7 @@ impl Server {
     /// A socket that the system does not give out.
     pub fn start(bound: Bound, settings: &ServerSettings, guard: &Arc<Guard>) -> io::Result<Self> {
         let shared = guard.shared();
+        guard.keep_looking_up();
         let (stop, stopping) = watch::channel(false);
         let ingress = Arc::new(proxy(guard));
         let mut services = Vec::new();
@@ -143,7 +142,6 @@ impl Server {
         }
         services.push(serve(bound.sample, "sample", Sample, &stopping)?);
         Ok(Server {
-            lookups: tokio::spawn(look_up(Arc::clone(guard))),
             guard: Arc::clone(guard),
             stop,
             services,
@@ -158,7 +156,6 @@ impl Server {
 
     /// Ends in order: not ready, no new connections, requests in flight finished or refused in time, log written.
     pub async fn stop(self) {
-        self.lookups.abort();
         let shared: &Shared = self.guard.shared();
         drain::drain(shared, &self.stop, self.drain).await;
         for service in self.services {
@@ -202,30 +199,4 @@ where
             .start_service(Some(Arc::new(Mutex::new(sockets))), stopping, 1)
             .await;
     }))
-}
-
-/// Looks host names of upstreams up again, each as often as its upstream asks for.
-async fn look_up(guard: Arc<Guard>) {
-    let mut due = std::collections::HashMap::new();
-    loop {
-        pingora_timeout::sleep(Duration::from_secs(1)).await;
-        let rules = guard.rules();
-        let now = guard.shared().clock().moment();
-        due.retain(|name: &String, _| rules.upstreams().iter().any(|upstream| upstream.name() == name));
-        for upstream in rules.upstreams() {
-            let at = due
-                .entry(upstream.name().to_owned())
-                .or_insert_with(|| now.plus(upstream.settings().resolve));
-            if *at > now {
-                continue;
-            }
-            *at = now.plus(upstream.settings().resolve);
-            for name in upstream::resolve(upstream).await {
-                log::warn!(
-                    "upstream {}: {name} does not resolve; keeping its addresses",
-                    upstream.name()
-                );
-            }
-        }
-    }
 }

@@ -25,7 +25,10 @@ impl Check {
             return Ok(ExitCode::from(EX_CONFIG));
         };
         let (routes, upstreams) = (plan.gateway.routes.len(), plan.gateway.upstreams.len());
-        println!("{}: fit to run: {routes} routes, {upstreams} upstreams", self.file.display());
+        println!(
+            "{}: fit to run: {routes} routes, {upstreams} upstreams",
+            self.file.display()
+        );
         Ok(ExitCode::SUCCESS)
     }
 }

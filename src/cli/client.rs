@@ -34,7 +34,10 @@ pub(super) fn post(url: &str, headers: &[(HeaderName, String)], body: &[u8]) -> 
     let mut stream = TcpStream::connect((host, port)).with_context(|| format!("cannot connect to {authority}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut head = format!("POST {target} HTTP/1.1\r\nhost: {authority}\r\ncontent-length: {}\r\n", body.len());
+    let mut head = format!(
+        "POST {target} HTTP/1.1\r\nhost: {authority}\r\ncontent-length: {}\r\n",
+        body.len()
+    );
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

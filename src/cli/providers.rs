@@ -38,15 +38,28 @@ fn describe(provider: &Provider) {
     if let Some(docs) = &provider.docs {
         line("documentation", docs);
     }
-    let headers: Vec<_> = provider.scheme.security_headers().iter().map(|name| name.as_str()).collect();
+    let headers: Vec<_> = provider
+        .scheme
+        .security_headers()
+        .iter()
+        .map(|name| name.as_str())
+        .collect();
     line("reads", &headers.join(", "));
     let tolerance = provider.scheme.tolerance();
     let freshness = tolerance.map(|tolerance| format!("signed within {} s", tolerance.as_secs()));
-    line("freshness", freshness.as_deref().unwrap_or("no signed time: only the replay guard stops a repeat"));
+    line(
+        "freshness",
+        freshness
+            .as_deref()
+            .unwrap_or("no signed time: only the replay guard stops a repeat"),
+    );
     match &provider.event.id {
         EventId::Json(path) => line("event id", &format!("{path} in the body, signed")),
         EventId::Signed => line("event id", "its header, signed"),
-        EventId::Unsigned(why) => line("event id", &format!("digest of what is signed: {}", why.as_deref().unwrap_or("-"))),
+        EventId::Unsigned(why) => line(
+            "event id",
+            &format!("digest of what is signed: {}", why.as_deref().unwrap_or("-")),
+        ),
     }
     match &provider.event.kind {
         Some(Selector::Json(path)) => line("event type", &format!("{path} in the body")),
@@ -54,7 +67,13 @@ fn describe(provider: &Provider) {
         None => {}
     }
     if let Some(handshake) = &provider.handshake {
-        line("handshake", &format!("answered at the gateway when {} is {}", handshake.when, handshake.equals));
+        line(
+            "handshake",
+            &format!(
+                "answered at the gateway when {} is {}",
+                handshake.when, handshake.equals
+            ),
+        );
     }
     if let Some(retry) = &provider.retry {
         if let Some(deadline) = retry.deadline {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -11,13 +10,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::EX_CONFIG;
 use crate::clock::Clock;
 use crate::config::{Plan, Reloaded, plan_file, reload, upstream_at};
-use crate::gateway::{Guard, ReplayPolicy, RouteSettings, Rules, Shared};
+use crate::gateway::{Guard, ReplayPolicy, RouteSettings};
 use crate::observe::{AccessLog, ProcessLog, ProcessLogSettings};
 use crate::server::{Bound, Server};
-use crate::store::{MemoryReplay, ReplayStore};
-
-/// Unused connections to upstreams that are kept, over all upstreams and threads.
-const IDLE_CONNECTIONS_MAX: usize = 1024;
 
 #[derive(Args)]
 pub(super) struct Run {
@@ -40,7 +35,9 @@ impl Run {
             return Ok(ExitCode::from(EX_CONFIG));
         };
         if let Some(url) = &self.upstream {
-            upstream_at(&mut plan, url).map_err(anyhow::Error::msg).context("--upstream")?;
+            upstream_at(&mut plan, url)
+                .map_err(anyhow::Error::msg)
+                .context("--upstream")?;
         }
         let settings = ProcessLogSettings::at(plan.log.level);
         ProcessLog::install(&settings, clock.clone()).map_err(|_| anyhow!("another log is installed"))?;
@@ -61,13 +58,10 @@ impl Run {
             true => AccessLog::stdout(plan.log.format).context("cannot start the access log")?,
             false => AccessLog::off(),
         };
-        let store: Arc<dyn ReplayStore> = Arc::new(MemoryReplay::new(clock.clone(), plan.replay_entries));
-        let shared = Arc::new(Shared::new(clock.clone(), access, store, IDLE_CONNECTIONS_MAX));
         let sample = bound.sample();
         plan.place_sample(sample);
-        let rules = Rules::build(plan.gateway.clone(), &shared, None).await;
-        shared.metrics().config_started(clock.wall());
-        let guard = Arc::new(Guard::new(shared, rules));
+        let guard = plan.guard(clock, access);
+        guard.rules().look_up().await;
         let mut signals = Signals::new()?;
         let banner = banner(&plan, &bound);
         let server = Server::start(bound, &plan.server, &guard).context("cannot serve")?;
@@ -160,10 +154,11 @@ fn banner(plan: &Plan, bound: &Bound) -> String {
     if let (Some(route), Some(address)) = (plan.gateway.routes.first(), bound.listen().first()) {
         let provider = &route.provider.id;
         let url = format!("http://{address}{}", route.path);
+        let program = std::env::args().next().unwrap_or_else(|| "hookward".to_owned());
         text.push_str(&format!(
-            "\nTry it from another terminal (the secret is that of route {}):\n\n  \
-             hookward send {provider} --url {url} --secret SECRET\n  \
-             hookward send {provider} --url {url} --secret SECRET --forge\n\n",
+            "\nTry it from another terminal, with the secret of route {}:\n\n  \
+             {program} send {provider} --url {url} --secret SECRET\n  \
+             {program} send {provider} --url {url} --secret SECRET --forge\n\n",
             route.name
         ));
     }

@@ -59,7 +59,13 @@ impl Send {
             None => sample.body.to_vec(),
         };
         let mut headers = sample.headers;
-        headers.extend(sign::sign(&provider, &self.secret.read()?, &format!("msg_{id}"), signed_at, &body)?);
+        headers.extend(sign::sign(
+            &provider,
+            &self.secret.read()?,
+            &format!("msg_{id}"),
+            signed_at,
+            &body,
+        )?);
         if self.fault.forge {
             forge(&mut body);
         }
@@ -79,7 +85,11 @@ impl Send {
             let expected = format!("{first} again, and nothing new at the backend");
             as_expected &= exchange(&clock, &self.url, &headers, &body, &expected)? == first;
         }
-        Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if as_expected {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
@@ -101,10 +111,24 @@ fn exchange(
     let started = clock.moment();
     let answer = client::post(url, headers, body)?;
     let took = clock.moment().since(started);
-    println!("{}", answer.head.replace("\r\n", "\n").escape_default().to_string().replace("\\n", "\n").replace("\\\"", "\"").replace("\\'", "'"));
+    println!(
+        "{}",
+        answer
+            .head
+            .replace("\r\n", "\n")
+            .escape_default()
+            .to_string()
+            .replace("\\n", "\n")
+            .replace("\\\"", "\"")
+            .replace("\\'", "'")
+    );
     if !answer.body.is_empty() {
         println!("\n{}", String::from_utf8_lossy(&answer.body).trim_end());
     }
-    println!("\n-> {} in {:.1} ms; expected {expected}\n", answer.status, took.as_secs_f64() * 1000.0);
+    println!(
+        "\n-> {} in {:.1} ms; expected {expected}\n",
+        answer.status,
+        took.as_secs_f64() * 1000.0
+    );
     Ok(answer.status)
 }

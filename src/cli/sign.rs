@@ -42,7 +42,9 @@ impl Sign {
         let provider = find(&self.provider)?;
         let body = read(&self.body)?;
         let id = self.id.clone().map_or_else(new_id, Ok)?;
-        let now = self.timestamp.map_or_else(|| Clock::system().wall(), UnixMillis::from_seconds);
+        let now = self
+            .timestamp
+            .map_or_else(|| Clock::system().wall(), UnixMillis::from_seconds);
         let headers = sign(&provider, &self.secret.read()?, &id, now, &body)?;
         match self.curl {
             true => println!("{}", self.curl_command(&headers)),
@@ -52,7 +54,11 @@ impl Sign {
     }
 
     fn curl_command(&self, headers: &[(HeaderName, String)]) -> String {
-        let mut command = format!("curl -i {} --data-binary {}", quoted(&self.url), quoted(&format!("@{}", self.body.display())));
+        let mut command = format!(
+            "curl -i {} --data-binary {}",
+            quoted(&self.url),
+            quoted(&format!("@{}", self.body.display()))
+        );
         let content_type = (http::header::CONTENT_TYPE, "application/json".to_owned());
         for (name, value) in std::iter::once(&content_type).chain(headers) {
             command.push_str(&format!(" \\\n  -H {}", quoted(&format!("{name}: {value}"))));

@@ -15,11 +15,12 @@ use super::path::KeyPath;
 use super::problem::Problems;
 use super::value::{Count, Rate as TypedRate, Switch};
 use super::{load, nearest, parse, routes};
-use crate::clock::UnixMillis;
-use crate::gateway::{ClientSettings, GatewaySettings, Rate};
-use crate::observe::Format;
+use crate::clock::{Clock, UnixMillis};
+use crate::gateway::{ClientSettings, GatewaySettings, Guard, Rate, Rules, Shared};
+use crate::observe::{AccessLog, Format};
 use crate::providers::Provider;
 use crate::server::{IngressSettings, ServerSettings};
+use crate::store::MemoryReplay;
 use crate::upstream::{ServerSettings as UpstreamServer, UpstreamSettings};
 
 /// Everything a process needs to know, built from one file.
@@ -46,8 +47,22 @@ pub struct LogSettings {
     pub access: bool,
 }
 
+/// Unused connections to upstreams that are kept, over all upstreams and threads.
+const IDLE_CONNECTIONS_MAX: usize = 1024;
+
 /// The smallest bound on a request's head.
 const HEAD_BYTES_MIN: u64 = 1024;
+
+impl Plan {
+    /// The guard this plan describes: its first rules, over a memory of events that begins empty.
+    pub fn guard(&self, clock: Clock, access: AccessLog) -> Arc<Guard> {
+        let store = Arc::new(MemoryReplay::new(clock.clone(), self.replay_entries));
+        let shared = Arc::new(Shared::new(clock, access, store, IDLE_CONNECTIONS_MAX));
+        shared.metrics().config_started(shared.clock().wall());
+        let rules = Rules::build(self.gateway.clone(), &shared, None);
+        Arc::new(Guard::new(shared, rules))
+    }
+}
 
 /// Reads and builds the file at `path`.
 pub fn plan_file(path: &Path, now: UnixMillis) -> (Option<Plan>, Problems) {
@@ -106,7 +121,9 @@ fn build(file: &File, problems: &mut Problems, now: UnixMillis) -> Plan {
 fn server(file: &File, problems: &mut Problems) -> ServerSettings {
     let root = KeyPath::root();
     if file.listen.is_empty() {
-        problems.error(&root.key("listen"), "has no address").suggest("0.0.0.0:8080");
+        problems
+            .error(&root.key("listen"), "has no address")
+            .suggest("0.0.0.0:8080");
     }
     let admin = match &file.admin {
         Switch::On(address) => Some(address.0),
@@ -161,7 +178,9 @@ fn upstreams(file: &File, problems: &mut Problems) -> Vec<UpstreamSettings> {
         }
         match upstream.sample {
             true => problems.error(&path, "has servers and is a sample; it can be one of the two"),
-            false => problems.error(&path.key("servers"), "has no server").suggest("servers: [127.0.0.1:3000]"),
+            false => problems
+                .error(&path.key("servers"), "has no server")
+                .suggest("servers: [127.0.0.1:3000]"),
         };
         settings(name.as_str(), upstream, &path, problems)
     });
@@ -175,12 +194,17 @@ fn settings(name: &str, upstream: &UpstreamFile, path: &KeyPath, problems: &mut 
             Ok(server) => servers.push(server),
             Err(why) => {
                 let path = path.key("servers").index(index);
-                problems.error(&path, why).suggest("127.0.0.1:3000, http://host:port or https://host");
+                problems
+                    .error(&path, why)
+                    .suggest("127.0.0.1:3000, http://host:port or https://host");
             }
         }
     }
     if upstream.connect_timeout.0 > upstream.timeout.0 {
-        problems.warning(&path.key("connect_timeout"), "is longer than `timeout`, which ends the exchange first");
+        problems.warning(
+            &path.key("connect_timeout"),
+            "is longer than `timeout`, which ends the exchange first",
+        );
     }
     UpstreamSettings {
         name: name.to_owned(),
@@ -257,15 +281,27 @@ fn ranges(file: &File, problems: &mut Problems) {
         times.push((path.key("resolve"), upstream.resolve.0));
     }
     for (path, _) in times.iter().filter(|(_, time)| time.is_zero()) {
-        problems.error(path, "is zero, in which nothing can be done").suggest("10s");
+        problems
+            .error(path, "is zero, in which nothing can be done")
+            .suggest("10s");
     }
     if file.client.head_bytes.0 < HEAD_BYTES_MIN {
         let message = format!("is too small for the heads that providers send; {HEAD_BYTES_MIN} bytes at least");
         problems.error(&client.key("head_bytes"), message).suggest("32KiB");
     }
-    for (index, route) in file.routes.iter().enumerate().filter(|(_, route)| route.limits.body.0 == 0) {
+    for (index, route) in file
+        .routes
+        .iter()
+        .enumerate()
+        .filter(|(_, route)| route.limits.body.0 == 0)
+    {
         let path = root.key("routes").index(index).key("limits").key("body");
-        problems.error(&path, format!("is zero: every event of {} would be too large", route.name)).suggest("1MiB");
+        problems
+            .error(
+                &path,
+                format!("is zero: every event of {} would be too large", route.name),
+            )
+            .suggest("1MiB");
     }
 }
 

@@ -30,7 +30,8 @@ pub async fn reload(path: &Path, guard: &Guard, running: &Plan, sample: Option<S
     };
     plan.place_sample(sample);
     let waiting = plan.waits_for_restart(running);
-    let rules = Rules::build(plan.gateway, shared, Some(&guard.rules())).await;
+    let rules = Rules::build(plan.gateway, shared, Some(&guard.rules()));
+    rules.look_up().await;
     guard.replace(rules);
     shared.metrics().config_reloaded(shared.clock().wall());
     Reloaded::Done(problems, waiting)
@@ -57,12 +58,25 @@ impl Plan {
             ("admin", new.admin != old.admin),
             ("threads", new.threads != old.threads),
             ("drain", new.drain != old.drain),
-            ("client.head_timeout", new.ingress.head_timeout != old.ingress.head_timeout),
-            ("client.head_bytes", new.ingress.head_bytes_max != old.ingress.head_bytes_max),
-            ("client.idle_timeout", new.ingress.idle_timeout != old.ingress.idle_timeout),
+            (
+                "client.head_timeout",
+                new.ingress.head_timeout != old.ingress.head_timeout,
+            ),
+            (
+                "client.head_bytes",
+                new.ingress.head_bytes_max != old.ingress.head_bytes_max,
+            ),
+            (
+                "client.idle_timeout",
+                new.ingress.idle_timeout != old.ingress.idle_timeout,
+            ),
             ("log", self.log != running.log),
             ("replay.entries", self.replay_entries != running.replay_entries),
         ];
-        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+        differs
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| key)
+            .collect()
     }
 }

@@ -29,7 +29,10 @@ pub(super) fn build(
 ) -> Vec<RouteSettings> {
     if file.routes.is_empty() && file.passthrough.is_none() {
         let path = KeyPath::root().key("routes");
-        problems.error(&path, "there is no route and no passthrough: every request would be refused");
+        problems.error(
+            &path,
+            "there is no route and no passthrough: every request would be refused",
+        );
     }
     overlaps(file, problems);
     let mut routes = Vec::new();
@@ -51,7 +54,9 @@ fn build_one(
     known_upstream(file, &route.upstream, &path.key("upstream"), problems);
     paths(route, path, problems);
     if route.methods.is_empty() {
-        problems.error(&path.key("methods"), "takes no method").suggest("methods: [POST]");
+        problems
+            .error(&path.key("methods"), "takes no method")
+            .suggest("methods: [POST]");
     }
     if route.limits.body.0 > file.limits.memory.0 {
         let message = "is larger than `limits.memory`, so the largest bodies could never be read";
@@ -62,7 +67,8 @@ fn build_one(
     let provider = provider(route, path, schemes, problems)?;
     let replay = replay(route, path, &provider, problems);
     if matches!(provider.event.id, EventId::Unsigned(_)) && route.secrets.len() > REPLAY_KEYS_MAX {
-        let message = format!("has more than {REPLAY_KEYS_MAX} secrets, which is more than one event can be remembered by");
+        let message =
+            format!("has more than {REPLAY_KEYS_MAX} secrets, which is more than one event can be remembered by");
         problems.error(&path.key("secrets"), message);
     }
     let verifier = verifier(route, path, &provider, secrets?, problems)?;
@@ -89,7 +95,12 @@ fn provider(
     problems: &mut Problems,
 ) -> Option<Arc<Provider>> {
     let (found, key, name, near) = match (&route.provider, &route.scheme) {
-        (Some(id), None) => (builtin().find(id), "provider", id, builtin().nearest(id).map(str::to_owned)),
+        (Some(id), None) => (
+            builtin().find(id),
+            "provider",
+            id,
+            builtin().nearest(id).map(str::to_owned),
+        ),
         (None, Some(name)) => {
             let near = meant(schemes.keys().map(String::as_str), name);
             (schemes.get(name), "scheme", name, near)
@@ -99,14 +110,21 @@ fn provider(
             return None;
         }
         (None, None) => {
-            let problem = problems.error(path, "has neither `provider` nor `scheme`, so nothing could be verified");
+            let problem = problems.error(
+                path,
+                "has neither `provider` nor `scheme`, so nothing could be verified",
+            );
             problem.suggest("provider: github");
             return None;
         }
     };
     // A scheme that is wrong in itself is reported where it stands.
     if found.is_none() && !problems.left_out(&KeyPath::root().key("schemes").key(name)) {
-        let what = if key == "provider" { "provider" } else { "entry of `schemes`" };
+        let what = if key == "provider" {
+            "provider"
+        } else {
+            "entry of `schemes`"
+        };
         let problem = problems.error(&path.key(key), format!("there is no {what} called {name:?}"));
         match near {
             Some(near) => problem.suggest(near),
@@ -131,14 +149,20 @@ pub(super) fn known_upstream(file: &File, name: &str, path: &KeyPath, problems: 
 
 fn paths(route: &RouteFile, path: &KeyPath, problems: &mut Problems) {
     let plain = |text: &str| {
-        text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\\\"<>^`{|};%".contains(&b))
+        text.starts_with('/')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"?#\\\"<>^`{|};%".contains(&b))
     };
     let ambiguous = |text: &str| {
         let segments: Vec<_> = text.split('/').skip(1).collect();
         segments.iter().any(|segment| matches!(*segment, "." | ".."))
             || segments.iter().rev().skip(1).any(|segment| segment.is_empty())
     };
-    let both = [("path", Some(&route.path)), ("forward_path", route.forward_path.as_ref())];
+    let both = [
+        ("path", Some(&route.path)),
+        ("forward_path", route.forward_path.as_ref()),
+    ];
     for (key, text) in both.into_iter().filter_map(|(key, text)| Some((key, text?))) {
         if !plain(text) || ambiguous(text) {
             let message = "must begin with / and have no query, escape, parameter, empty or dotted segment";
@@ -182,7 +206,11 @@ fn secrets(route: &RouteFile, path: &KeyPath, problems: &mut Problems, now: Unix
     let read = each.map(|(index, secret)| read_secret(index, secret, &path.index(index), problems, now));
     // Every one is looked at before any is missed.
     let read: Vec<Option<KeyedSecret>> = read.collect();
-    if route.secrets.iter().all(|secret| secret.until.is_some_and(|until| until.0 <= now)) {
+    if route
+        .secrets
+        .iter()
+        .all(|secret| secret.until.is_some_and(|until| until.0 <= now))
+    {
         problems.error(&path, "every secret's `until` has passed, so nothing could be verified");
     }
     read.into_iter().collect()
@@ -252,7 +280,10 @@ fn verifier(
 
 fn replay(route: &RouteFile, path: &KeyPath, provider: &Provider, problems: &mut Problems) -> ReplayPolicy {
     let Switch::On(replay) = &route.replay else {
-        problems.warning(&path.key("replay"), "is off: a captured request is forwarded as often as it is sent");
+        problems.warning(
+            &path.key("replay"),
+            "is off: a captured request is forwarded as often as it is sent",
+        );
         return ReplayPolicy::Off;
     };
     let tolerance = route.tolerance.map(|span| span.0).or(provider.scheme.tolerance());

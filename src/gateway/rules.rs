@@ -114,12 +114,10 @@ const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 impl Rules {
     /// Builds the rules. Upstreams that did not change are taken over from `previous`, health and addresses and all;
-    /// the host names of new ones are looked up here, so that the first request does not wait for it.
-    pub async fn build(settings: GatewaySettings, shared: &Shared, previous: Option<&Rules>) -> Self {
-        let mut upstreams = Vec::with_capacity(settings.upstreams.len());
-        for wanted in settings.upstreams {
-            upstreams.push(upstream(wanted, shared, previous).await);
-        }
+    /// the host names of new ones are known after [`look_up`](Rules::look_up).
+    pub fn build(settings: GatewaySettings, shared: &Shared, previous: Option<&Rules>) -> Self {
+        let upstreams = settings.upstreams.into_iter();
+        let upstreams: Vec<_> = upstreams.map(|wanted| upstream(wanted, shared, previous)).collect();
         let named = |name: &str| upstreams.iter().find(|upstream| upstream.name() == name).cloned();
         // A configuration without problems names only upstreams that it has.
         let routes = settings.routes.into_iter().filter_map(|route| {
@@ -133,6 +131,13 @@ impl Rules {
             memory_bytes_max: settings.memory_bytes_max,
             client: settings.client,
             upstreams,
+        }
+    }
+
+    /// Looks the host names of all upstreams up, so that the first request does not find them unknown.
+    pub async fn look_up(&self) {
+        for upstream in &self.upstreams {
+            upstream::resolve(upstream).await;
         }
     }
 
@@ -155,20 +160,13 @@ impl Rules {
     }
 }
 
-async fn upstream(wanted: UpstreamSettings, shared: &Shared, previous: Option<&Rules>) -> Arc<Upstream> {
+fn upstream(wanted: UpstreamSettings, shared: &Shared, previous: Option<&Rules>) -> Arc<Upstream> {
     let same = |known: &&Arc<Upstream>| *known.settings() == wanted;
     if let Some(known) = previous.and_then(|rules| rules.upstreams.iter().find(same)) {
         return Arc::clone(known);
     }
     let metrics = shared.metrics.upstream(&wanted.name);
-    let upstream = Upstream::new(wanted, &shared.connector, metrics, &shared.clock);
-    for name in upstream::resolve(&upstream).await {
-        log::warn!(
-            "upstream {}: {name} does not resolve; trying again in the background",
-            upstream.name()
-        );
-    }
-    Arc::new(upstream)
+    Arc::new(Upstream::new(wanted, &shared.connector, metrics, &shared.clock))
 }
 
 impl Route {

@@ -13,23 +13,25 @@ const LOOKUP_TIME_MAX: Duration = Duration::from_secs(5);
 /// More addresses than this of one name are not used.
 const ADDRESSES_MAX: usize = 16;
 
-/// Looks up every host name of `upstream` and takes the addresses over. Returns the names that did not resolve.
-pub(crate) async fn resolve(upstream: &Upstream) -> Vec<String> {
+/// Looks up every host name of `upstream` and takes the addresses over.
+pub(crate) async fn resolve(upstream: &Upstream) {
     let settings = &upstream.settings;
     if settings.servers.iter().all(|server| literal(server).is_some()) {
-        return Vec::new();
+        return;
     }
     let mut addresses = Vec::new();
-    let mut failed = Vec::new();
     for server in &settings.servers {
         let found = lookup(server).await.unwrap_or_else(|| {
-            failed.push(server.host.clone());
+            log::warn!(
+                "upstream {}: {} does not resolve; its addresses stay",
+                upstream.name(),
+                server.host
+            );
             upstream.servers.addresses_of(server)
         });
         addresses.extend(found.into_iter().map(|address| (server, address)));
     }
     upstream.servers.replace(addresses);
-    failed
 }
 
 fn literal(server: &ServerSettings) -> Option<SocketAddr> {

@@ -1,0 +1,9 @@
+//! A gateway in this process, an upstream that records, a client that speaks raw HTTP/1.
+
+mod client;
+mod gateway;
+mod upstream;
+
+pub use client::{Answer, Client, header, request};
+pub use gateway::{Gateway, NOW, SECRET, github, route_yaml, sign_github};
+pub use upstream::{Recorded, Upstream};

@@ -1,0 +1,161 @@
+//! A client that sends exactly the bytes it is given and reads answers strictly.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One connection.
+pub struct Client {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header, by lower-case name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// The value of a header in a head, by lower-case name.
+pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    lines.find_map(|(n, value)| n.eq_ignore_ascii_case(name).then(|| value.trim()))
+}
+
+/// One request on a connection of its own.
+pub async fn request(address: SocketAddr, bytes: &[u8]) -> Answer {
+    let mut client = Client::connect(address).await;
+    client.send(bytes).await;
+    client.answer().await
+}
+
+impl Client {
+    pub async fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    pub async fn send(&mut self, bytes: &[u8]) {
+        // A gateway may refuse, and close, before it has read everything.
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// The next final answer; informational ones are skipped.
+    pub async fn answer(&mut self) -> Answer {
+        loop {
+            let answer = self.any_answer().await;
+            if answer.status >= 200 {
+                return answer;
+            }
+        }
+    }
+
+    /// The next answer, informational or not.
+    pub async fn any_answer(&mut self) -> Answer {
+        let answer = tokio::time::timeout(PATIENCE, self.read_answer(false)).await;
+        answer
+            .expect("no answer in time")
+            .expect("the connection ended before an answer")
+    }
+
+    /// The answer to a HEAD.
+    pub async fn bodiless_answer(&mut self) -> Answer {
+        let answer = tokio::time::timeout(PATIENCE, self.read_answer(true)).await;
+        answer
+            .expect("no answer in time")
+            .expect("the connection ended before an answer")
+    }
+
+    /// Whatever comes until the other side closes.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        while self.more().await {}
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Whether the other side closes without another byte.
+    pub async fn closes(&mut self) -> bool {
+        self.unread.is_empty() && !self.more().await
+    }
+
+    /// Waits for `count` bytes and takes them.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count {
+            assert!(self.more().await, "the connection ended early: {:?}", self.unread);
+        }
+        self.unread.drain(..count).collect()
+    }
+
+    /// Says that no more will be sent.
+    pub async fn finish_sending(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    async fn more(&mut self) -> bool {
+        let mut buffer = [0; 64 * 1024];
+        let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut buffer)).await;
+        match read.expect("nothing to read in time") {
+            Ok(read) if read > 0 => {
+                self.unread.extend_from_slice(&buffer[..read]);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    async fn read_answer(&mut self, bodiless: bool) -> Option<Answer> {
+        let end = loop {
+            if let Some(end) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if !self.more().await {
+                return None;
+            }
+        };
+        let head = String::from_utf8(self.unread.drain(..end).collect()).unwrap();
+        let status: u16 = head[9..12].parse().unwrap();
+        let body = match (header(&head, "content-length"), header(&head, "transfer-encoding")) {
+            _ if bodiless || status < 200 || status == 204 || status == 304 => Vec::new(),
+            (Some(length), None) => self.bytes(length.parse().unwrap()).await,
+            (None, Some("chunked")) => self.chunks().await,
+            (None, None) => self.rest().await,
+            both => panic!("ambiguous framing {both:?}"),
+        };
+        Some(Answer { status, head, body })
+    }
+
+    async fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\r\n") {
+                line.extend(self.bytes(1).await);
+            }
+            let size = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
+            body.extend(self.bytes(size).await);
+            assert_eq!(self.bytes(2).await, b"\r\n");
+            if size == 0 {
+                return body;
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A gateway from YAML, on free ports, with its access log kept and its clock in the test's hand.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hookward::clock::{ManualClock, UnixMillis};
+use hookward::config::{Plan, plan_text};
+use hookward::gateway::{Guard, Rules};
+use hookward::observe::{AccessLog, Format};
+use hookward::providers::builtin;
+use hookward::secret::Secret;
+use hookward::server::{Bound, Server};
+use hookward::signature;
+
+/// What the clocks of all test gateways show at first.
+pub const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+/// The secret of every test route.
+pub const SECRET: &str = "a-secret-for-tests-only";
+
+pub struct Gateway {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub clock: ManualClock,
+    guard: Arc<Guard>,
+    server: Option<Server>,
+    log: Log,
+}
+
+impl Gateway {
+    /// Starts a gateway; `yaml` has everything but `listen` and `admin`.
+    pub async fn start(yaml: &str) -> Gateway {
+        let clock = ManualClock::at(NOW);
+        let plan = plan(yaml);
+        let log = Log::default();
+        let access = AccessLog::to(Format::Json, log.clone()).unwrap();
+        let guard = plan.guard(clock.clock(), access);
+        guard.rules().look_up().await;
+        let bound = Bound::new(&plan.server).unwrap();
+        let (address, admin) = (bound.listen()[0], bound.admin().unwrap());
+        let server = Server::start(bound, &plan.server, &guard).unwrap();
+        Gateway {
+            address,
+            admin,
+            clock,
+            guard,
+            server: Some(server),
+            log,
+        }
+    }
+
+    /// Puts another configuration in force, as a reload does.
+    pub fn reload(&self, yaml: &str) {
+        let rules = Rules::build(plan(yaml).gateway, self.guard.shared(), Some(&self.guard.rules()));
+        self.guard.replace(rules);
+    }
+
+    /// Requests on their way at present.
+    pub fn active(&self) -> usize {
+        self.guard.shared().active()
+    }
+
+    /// Ends the gateway in order.
+    pub async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+    }
+
+    /// The value of one series, `name{labels}` as exposed; zero when it is not there.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.guard.shared().metrics().text();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Every access-log line so far, parsed. Waits until there are `count`.
+    pub async fn lines(&self, count: usize) -> Vec<serde_json::Value> {
+        let enough = async {
+            loop {
+                let lines = self.log.lines();
+                if lines.len() >= count {
+                    return lines;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let lines = tokio::time::timeout(Duration::from_secs(10), enough).await;
+        lines.unwrap_or_else(|_| panic!("only these lines: {:?}", self.log.lines()))
+    }
+}
+
+fn plan(yaml: &str) -> Plan {
+    let text = format!("listen: [127.0.0.1:0]\nadmin: 127.0.0.1:0\n{yaml}");
+    let (plan, problems) = plan_text("test.yaml", &text, NOW);
+    plan.unwrap_or_else(|| panic!("{problems}\n{text}"))
+}
+
+/// One GitHub route to `upstream`; `extra` is more keys of the route, of two spaces less indentation than a route's.
+pub fn route_yaml(upstream: SocketAddr, extra: &str) -> String {
+    let extra: String = extra.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "limits: {{ client_rate: 100000/s, client_burst: 100000 }}\n\
+         upstreams: {{ app: {{ servers: [\"{upstream}\"] }} }}\n\
+         routes:\n  - name: github\n    path: /webhooks/github\n    provider: github\n    \
+         secrets: [{{ value: {SECRET} }}]\n    upstream: app\n{extra}"
+    )
+}
+
+/// The signature header of a GitHub event.
+pub fn sign_github(body: &[u8]) -> String {
+    let provider = builtin().find("github").unwrap();
+    let secret = Secret::new(SECRET).unwrap();
+    let headers = signature::sign(&provider.scheme, &secret, "", NOW, body).unwrap();
+    headers[0].1.clone()
+}
+
+/// A genuine GitHub event as bytes on the wire.
+pub fn github(body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /webhooks/github HTTP/1.1\r\nHost: gateway.test\r\nContent-Type: application/json\r\n\
+         X-GitHub-Event: push\r\nX-Hub-Signature-256: {}\r\nContent-Length: {}\r\n\r\n",
+        sign_github(body),
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// What the access log wrote.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn lines(&self) -> Vec<serde_json::Value> {
+        let bytes = self.0.lock().unwrap();
+        let text = std::str::from_utf8(&bytes).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! The gateway from outside: real sockets, real processes, an upstream that remembers every byte.
+//!
+//! One binary, by topic. `harness` starts gateways in this process on free ports, with a clock that tests move.
+
+mod config;
+mod first;
+mod harness;
