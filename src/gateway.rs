@@ -68,6 +68,9 @@ pub struct Guard {
 /// How often it is asked whether a host name is due to be looked up again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a sender may leave a piece of its answer unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Who goes on with a request that the guard has looked at.
 pub(crate) enum Handled {
     /// Nobody: it was a webhook, or refused, and has been answered.
@@ -144,6 +147,7 @@ impl Guard {
     ///
     /// The raw head of an HTTP/1 request must have been judged by `frame` before.
     pub(crate) async fn handle(&self, session: &mut ServerSession, trail: &mut Trail) -> Handled {
+        session.set_write_timeout(Some(WRITE_TIMEOUT));
         let rules = self.rules.load_full();
         match self.walk(&rules, session, trail).await {
             Ok(End::Passthrough(upstream)) => return Handled::Passthrough(upstream),
