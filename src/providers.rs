@@ -319,3 +319,147 @@ fn edits(a: &str, b: &str) -> usize {
     }
     row.last().copied().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const OWN: &str = r#"
+        scheme:
+          mac: hmac-sha256
+          key: utf8
+          message: "{id}.{body}"
+          signature: { header: sig, encoding: hex }
+          id: { header: msg }
+    "#;
+
+    /// The key that a typed provider is refused for; `None` when it is built.
+    fn refused(more: &str) -> Option<String> {
+        let file: ProviderFile = serde_yaml::from_str(&format!("{OWN}\n        {more}")).unwrap();
+        Provider::own("mine", &file).err().map(|e| e.key)
+    }
+
+    #[test]
+    fn every_preset_says_what_it_rests_on() {
+        // A scheme nobody can look up cannot be corrected when the vendor changes it.
+        for provider in builtin().iter() {
+            let id = &provider.id;
+            assert!(
+                provider.docs.as_ref().is_some_and(|docs| docs.starts_with("https://")),
+                "{id}"
+            );
+            assert!(provider.checked.as_ref().is_some_and(|day| day.len() == 10), "{id}");
+            assert!(provider.confidence.is_some() && provider.retry.is_some(), "{id}");
+            assert_ne!(provider.title, *id);
+            assert_ne!(
+                provider.event.id,
+                EventId::Unsigned(None),
+                "{id}: says why there is no signed id"
+            );
+        }
+    }
+
+    #[test]
+    fn every_file_is_a_preset() {
+        // A provider somebody wrote a file for would be unknown to the program.
+        let folder = [env!("CARGO_MANIFEST_DIR"), "conf", "providers"]
+            .iter()
+            .collect::<std::path::PathBuf>();
+        let mut files = BTreeSet::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            files.insert(name.strip_suffix(".yaml").unwrap_or(&name).to_owned());
+        }
+        assert!(
+            builtin().ids().eq(files.iter().map(String::as_str)),
+            "sorted, and the same as {files:?}"
+        );
+    }
+
+    #[test]
+    fn a_mistyped_name_finds_the_right_one() {
+        // The message would say that there is no such provider and leave it at that.
+        let rows = [
+            ("githb", Some("github")),
+            ("GitHub", Some("github")),
+            ("stirpe", Some("stripe")),
+            ("standard", Some("standard-webhooks")),
+            ("standard_webhooks", Some("standard-webhooks")),
+            ("slak", Some("slack")),
+            ("x", None),
+            ("", None),
+            ("something-else", None),
+        ];
+        for (typed, meant) in rows {
+            assert_eq!(builtin().nearest(typed), meant, "{typed:?}");
+        }
+        assert_eq!(builtin().nearest(&"\u{1f980}".repeat(10_000)), None);
+        assert!(builtin().find("githb").is_none() && builtin().find("github").is_some());
+        assert_eq!(
+            [
+                edits("", "abc"),
+                edits("abc", ""),
+                edits("kitten", "sitting"),
+                edits("ab", "ab")
+            ],
+            [3, 3, 3, 0]
+        );
+    }
+
+    #[test]
+    fn samples_are_events_of_their_own() {
+        // Two samples in a row would look like a replay, or show no event at all.
+        let now = UnixMillis::from_seconds(1_700_000_000);
+        for provider in builtin().iter() {
+            let (one, two) = (provider.sample("aaa1", now), provider.sample("aaa2", now));
+            assert_ne!(one.body, two.body, "{}", provider.id);
+            let json: serde_json::Value = serde_json::from_slice(&one.body).unwrap();
+            assert!(
+                json.is_object() && !json.to_string().contains("{id}"),
+                "{}",
+                provider.id
+            );
+            let headers = one
+                .headers
+                .iter()
+                .map(|(name, value)| (name.clone(), value.try_into().unwrap()))
+                .collect();
+            let facts = provider.facts(&headers, &one.body, None);
+            assert!(facts.event_type.is_some(), "{}", provider.id);
+        }
+    }
+
+    #[test]
+    fn only_signed_values_identify_an_event() {
+        // A replay key that the sender may choose guards nothing.
+        let rows = [
+            ("", None),
+            ("event: { id: { json: id } }", None),
+            ("event: { id: { header: Msg } }", None),
+            ("event: { id: { unsigned: \"no id\" } }", None),
+            ("event: { id: { header: sig } }", Some("event.id.header")),
+            ("event: { id: { header: x-delivery } }", Some("event.id.header")),
+            ("event: { id: {} }", Some("event.id")),
+            ("event: { id: { json: id, header: msg } }", Some("event.id")),
+            ("event: { id: { json: \"a..b\" } }", Some("event.id.json")),
+            ("event: { type: {} }", Some("event.type")),
+            ("event: { type: { json: a, header: b } }", Some("event.type")),
+            ("event: { type: { header: \"a b\" } }", Some("event.type.header")),
+            ("event: { delivery: { header: \"\" } }", Some("event.delivery.header")),
+            (
+                "handshake: { when: { json: \"\", equals: a }, answer: { json: b } }",
+                Some("handshake.when.json"),
+            ),
+            (
+                "handshake: { when: { json: a, equals: a }, answer: { json: . } }",
+                Some("handshake.answer.json"),
+            ),
+            ("sample: { headers: { Sig: a }, body: b }", Some("sample.headers")),
+        ];
+        for (more, key) in rows {
+            assert_eq!(refused(more).as_deref(), key, "{more}");
+        }
+    }
+}

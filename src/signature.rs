@@ -20,9 +20,13 @@ mod file;
 mod key;
 mod mac;
 mod proof;
+#[cfg(test)]
+mod properties;
 mod scheme;
 mod sign;
 mod template;
+#[cfg(test)]
+mod testing;
 mod timestamp;
 mod verify;
 

@@ -119,3 +119,148 @@ fn number_and_unit<'t>(text: &'t str, example: &str) -> Result<(u64, &'t str), S
         Err(_) => Err(format!("{text:?} is too large a number; {example}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        // A tolerance or deadline would be a thousand times too long.
+        let good = [
+            ("0s", 0),
+            ("1ms", 1),
+            ("250ms", 250),
+            ("10s", 10_000),
+            ("300s", 300_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+            ("18446744073709551615ms", u64::MAX),
+        ];
+        for (text, ms) in good {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        let bad = [
+            "",
+            "10",
+            "s",
+            "-1s",
+            "+1s",
+            "1.5s",
+            "1,5s",
+            "1_000s",
+            "10 s",
+            " 10s",
+            "10s ",
+            "10S",
+            "10sec",
+            "10us",
+            "1w",
+            "1h30m",
+            "0x10s",
+            "1e3s",
+            "\u{0661}s",
+            "18446744073709551616ms",
+            "18446744073709551615s",
+            "213503982335d",
+        ];
+        for text in bad {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        // A body limit would be off by a factor of 1024, or zero.
+        let good = [
+            ("0", 0),
+            ("512", 512),
+            ("512B", 512),
+            ("10kB", 10_000),
+            ("10KB", 10_000),
+            ("1MB", 1_000_000),
+            ("1GB", 1_000_000_000),
+            ("64KiB", 65_536),
+            ("1MiB", 1 << 20),
+            ("2GiB", 2 << 30),
+            ("17179869183GiB", 17_179_869_183 << 30),
+        ];
+        for (text, count) in good {
+            assert_eq!(bytes(text), Ok(count), "{text}");
+        }
+        let bad = [
+            "",
+            "B",
+            "1K",
+            "1k",
+            "1M",
+            "1m",
+            "1Mib",
+            "1mb",
+            "1 MiB",
+            "-1",
+            "1.5MiB",
+            "1_024",
+            " 1",
+            "1 ",
+            "0x10",
+            "1TiB",
+            "17179869184GiB",
+            "18446744073709551616",
+        ];
+        for text in bad {
+            assert!(bytes(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        // A limit of 50 a minute would let 50 a second through.
+        let (second, minute, hour) = (
+            Duration::from_secs(1),
+            Duration::from_secs(60),
+            Duration::from_secs(3600),
+        );
+        let good = [
+            ("1/s", (1, second)),
+            ("50/s", (50, second)),
+            ("600/m", (600, minute)),
+            ("1000/h", (1000, hour)),
+            ("4294967295/s", (u32::MAX, second)),
+        ];
+        for (text, rate_read) in good {
+            assert_eq!(rate(text), Ok(rate_read), "{text}");
+        }
+        let bad = [
+            "",
+            "50",
+            "/s",
+            "0/s",
+            "-1/s",
+            "1.5/s",
+            "50 /s",
+            "50/ s",
+            "50/d",
+            "50/sec",
+            "50/S",
+            "50s",
+            "50/1s",
+            "4294967296/s",
+            "18446744073709551616/s",
+        ];
+        for text in bad {
+            assert!(rate(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_message_shows_a_right_value() {
+        // Somebody who typed a wrong value would have to search the documentation.
+        for text in ["50", "x", "1y", "99999999999999999999s", ""] {
+            assert!(duration(text).unwrap_err().contains("such as 10s"), "{text:?}");
+            assert!(rate(text).unwrap_err().contains("such as 50/s"), "{text:?}");
+        }
+        assert!(bytes("1M").unwrap_err().contains("such as 512"));
+    }
+}

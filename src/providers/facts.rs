@@ -122,3 +122,165 @@ fn is_printable(text: &str) -> bool {
     let inside = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
     inside && !text.is_empty() && !text.starts_with(' ') && !text.ends_with(' ')
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::providers::{ProviderFile, builtin};
+    use crate::secret::Secret;
+    use crate::signature::{KeyedSecret, Verifier, VerifierOptions, sign};
+
+    const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+    const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    /// Signs and verifies `body` and reads its facts, without and with the proof.
+    fn facts(provider: &Provider, labels: &[(&'static str, &str)], body: &[u8]) -> (Facts, Facts) {
+        let secret = Secret::new(KEY).unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in sign(&provider.scheme, &secret, "msg_1", NOW, body).unwrap() {
+            headers.insert(name, value.try_into().unwrap());
+        }
+        for (name, value) in labels {
+            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let keyed = KeyedSecret {
+            id: "a".into(),
+            secret,
+            until: None,
+        };
+        let options = VerifierOptions::default();
+        let verifier = Verifier::new(Arc::clone(&provider.scheme), vec![keyed], options).unwrap();
+        let mut check = verifier.begin(&headers, NOW);
+        check.update(body);
+        let proof = check.finish(body).unwrap();
+        (
+            provider.facts(&headers, body, None),
+            provider.facts(&headers, body, Some(&proof)),
+        )
+    }
+
+    fn preset(id: &str) -> &'static Provider {
+        builtin().find(id).unwrap()
+    }
+
+    #[test]
+    fn an_id_without_a_proof_is_no_id() {
+        // Whoever may name events may mark them as done before they arrive.
+        for id in ["stripe", "slack", "standard-webhooks"] {
+            let body = br#"{"id":"evt_1","event_id":"evt_1","type":"t"}"#;
+            let (unproven, proven) = facts(preset(id), &[], body);
+            assert_eq!(unproven.event_id, None, "{id}");
+            assert!(proven.event_id.is_some(), "{id}");
+            assert_eq!(unproven.event_type, proven.event_type, "{id}");
+        }
+    }
+
+    #[test]
+    fn unsigned_headers_are_labels() {
+        // A captured event under a fresh delivery id would be a new event.
+        let labels = [("x-github-event", "push"), ("x-github-delivery", "d-1")];
+        let (_, found) = facts(preset("github"), &labels, br#"{"id":"x"}"#);
+        let expected = Facts {
+            event_id: None,
+            delivery_id: Some("d-1".to_owned()),
+            event_type: Some("push".to_owned()),
+            handshake: None,
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn names_that_fit_no_header_are_not_used() {
+        // A line break in an event type would write log lines and headers of its own.
+        let long = "x".repeat(513);
+        let bad = [
+            "",
+            " ",
+            "a\n",
+            "a\u{1b}[2J",
+            "caf\u{e9}",
+            " a",
+            "a ",
+            "\u{7f}",
+            long.as_str(),
+        ];
+        for text in bad {
+            let json = serde_json::json!({ "id": text, "type": text }).to_string();
+            let (_, found) = facts(preset("stripe"), &[], json.as_bytes());
+            assert_eq!((found.event_id, found.event_type), (None, None), "{text:?}");
+        }
+        let json = serde_json::json!({ "id": "a b", "type": "a b" }).to_string();
+        let (_, found) = facts(preset("stripe"), &[], json.as_bytes());
+        assert_eq!((found.event_id, found.event_type.as_deref()), (None, Some("a b")));
+        let bad = ["", "a\tb", "caf\u{e9}", long.as_str()];
+        for text in bad {
+            let labels = [("x-github-event", text), ("x-github-delivery", text)];
+            let (_, found) = facts(preset("github"), &labels, b"");
+            assert_eq!((found.delivery_id, found.event_type), (None, None), "{text:?}");
+        }
+        let twice = [("x-github-event", "push"), ("x-github-event", "ping")];
+        let (_, found) = facts(preset("github"), &twice, b"");
+        assert_eq!(found.event_type, None);
+    }
+
+    #[test]
+    fn a_challenge_is_answered_under_a_proof_only() {
+        // An unsigned request would have its own text reflected from the application's address.
+        let body = br#"{"type":"url_verification","token":"x","challenge":"3eZbrw1aBm2r"}"#;
+        let (unproven, proven) = facts(preset("slack"), &[], body);
+        assert_eq!(unproven.handshake, None);
+        let reply = proven.handshake.unwrap();
+        assert_eq!((reply.status, reply.content_type), (200, "text/plain; charset=utf-8"));
+        assert_eq!(&reply.body[..], b"3eZbrw1aBm2r");
+    }
+
+    #[test]
+    fn an_event_is_not_mistaken_for_a_challenge() {
+        // An event that is answered at the edge is lost.
+        let long = format!(r#"{{"type":"url_verification","challenge":"{}"}}"#, "x".repeat(4097));
+        let bodies = [
+            r#"{"type":"event_callback","challenge":"x"}"#,
+            r#"{"type":"url_verification"}"#,
+            r#"{"type":"url_verification","challenge":""}"#,
+            r#"{"type":"url_verification","challenge":"a\nb"}"#,
+            r#"{"type":"url_verification","challenge":"<script>","challenge":"x"}"#,
+            r#"{"type":"url_verification","challenge":{"x":1}}"#,
+            r#"{"event":{"type":"url_verification"},"challenge":"x"}"#,
+            "type=url_verification&challenge=x",
+            long.as_str(),
+        ];
+        for body in bodies {
+            let (_, found) = facts(preset("slack"), &[], body.as_bytes());
+            assert_eq!(found.handshake, None, "{body:.60}");
+        }
+        let (_, found) = facts(preset("slack"), &[], long.replacen('x', "", 1).as_bytes());
+        assert_eq!(found.handshake.unwrap().body.len(), 4096);
+    }
+
+    #[test]
+    fn a_proof_that_leaves_the_body_out_names_nothing_in_it() {
+        // Anybody could put any id into a body that nothing signs.
+        let yaml = r#"
+            scheme:
+              mac: hmac-sha256
+              key: utf8
+              message: "{timestamp}"
+              signature: { header: sig, encoding: hex }
+              timestamp: { header: ts, unit: s, tolerance: 5m }
+            event: { id: { json: id } }
+        "#;
+        let refused = |yaml: &str| {
+            let file: ProviderFile = serde_yaml::from_str(yaml).unwrap();
+            Provider::own("mine", &file).err().map(|e| e.key)
+        };
+        assert_eq!(refused(yaml).as_deref(), Some("event.id.json"));
+        let handshake = "handshake: { when: { json: a, equals: b }, answer: { json: c } }";
+        let yaml = yaml.replace("event: { id: { json: id } }", handshake);
+        assert_eq!(refused(&yaml).as_deref(), Some("handshake.when"));
+    }
+}

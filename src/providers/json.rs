@@ -234,3 +234,118 @@ impl Visitor<'_> for Name<'_, '_, '_> {
         Ok(self.search.matching(self.paths, self.depth, name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> JsonPath {
+        JsonPath::parse("json", text).unwrap()
+    }
+
+    fn look(body: impl AsRef<[u8]>, text: &str) -> Option<String> {
+        let path = path(text);
+        let [found] = find(
+            body.as_ref(),
+            [Some(Wanted {
+                path: &path,
+                bytes_max: 20,
+            })],
+        );
+        found
+    }
+
+    #[test]
+    fn a_member_has_one_value_or_none() {
+        // An id that two parsers read differently would deliver an event twice, or swallow another one.
+        let rows = [
+            (r#"{"id":"a"}"#, "id", Some("a")),
+            (r#" { "x" : [ {"id":"no"} ] , "id" : "a" } "#, "id", Some("a")),
+            (r#"{"id":""}"#, "id", Some("")),
+            (r#"{"id":"\u0061\n"}"#, "id", Some("a\n")),
+            (r#"{"\u0069d":"a"}"#, "id", Some("a")),
+            (r#"{"id":"a","\u0069d":"a"}"#, "id", None),
+            (r#"{"id":"a","id":"b"}"#, "id", None),
+            (r#"{"id":"a","id":null}"#, "id", None),
+            (r#"{"id":null,"id":"a"}"#, "id", None),
+            (r#"{"id":"a","id":"b","id":"c"}"#, "id", None),
+            (r#"{"e":{"id":"a"},"e":{}}"#, "e.id", None),
+            (r#"{"e":{},"e":{"id":"a"}}"#, "e.id", None),
+            (r#"{"e":{"id":"a","id":"a"}}"#, "e.id", None),
+            (r#"{"x":1,"x":2,"id":"a"}"#, "id", Some("a")),
+            (r#"{"ID":"a"}"#, "id", None),
+            (r#"{"id ":"a"}"#, "id", None),
+            (r#"{"id":12}"#, "id", Some("12")),
+            (r#"{"id":-12}"#, "id", Some("-12")),
+            (r#"{"id":18446744073709551615}"#, "id", Some("18446744073709551615")),
+            (r#"{"id":18446744073709551616}"#, "id", None),
+            (r#"{"id":1.0}"#, "id", None),
+            (r#"{"id":1e3}"#, "id", None),
+            (r#"{"id":-0}"#, "id", None),
+            (r#"{"id":01}"#, "id", None),
+            (r#"{"id":true}"#, "id", None),
+            (r#"{"id":null}"#, "id", None),
+            (r#"{"id":["a"]}"#, "id", None),
+            (r#"{"id":{"id":"a"}}"#, "id", None),
+            (r#"{"id":{"id":"a"}}"#, "id.id", Some("a")),
+            (r#"{"a":{"b":{"c":"d"}}}"#, "a.b.c", Some("d")),
+            (r#"{"a":[{"b":"c"}]}"#, "a.b", None),
+            (r#"{"a.b":"c"}"#, "a.b", None),
+            (r#"{"id":"0123456789abcdefghij"}"#, "id", Some("0123456789abcdefghij")),
+            (r#"{"id":"0123456789abcdefghijk"}"#, "id", None),
+            (r#"{"id":"a"} {}"#, "id", None),
+            (r#"{"id":"a"}x"#, "id", None),
+            (r#"{"id":"a","#, "id", None),
+            (r#"{"id":"a",}"#, "id", None),
+            (r#"{'id':'a'}"#, "id", None),
+            (r#"[{"id":"a"}]"#, "id", None),
+            (r#""id""#, "id", None),
+            ("\u{feff}{\"id\":\"a\"}", "id", None),
+            ("", "id", None),
+        ];
+        for (body, wanted, expected) in rows {
+            assert_eq!(look(body, wanted).as_deref(), expected, "{wanted} in {body}");
+        }
+        assert_eq!(look(b"{\"id\":\"\xff\"}", "id"), None);
+    }
+
+    #[test]
+    fn depth_ends_the_search_and_not_the_program() {
+        // A body of brackets would overflow the stack.
+        let deep = |levels: usize| format!("{{\"x\":{}{},\"id\":\"a\"}}", "[".repeat(levels), "]".repeat(levels));
+        assert_eq!(look(deep(50), "id").as_deref(), Some("a"));
+        look(deep(500_000), "id");
+        look("[".repeat(500_000), "id");
+        look("{\"id\":".repeat(500_000), "id.id.id.id.id.id.id.id");
+    }
+
+    #[test]
+    fn several_members_are_found_in_one_pass() {
+        // A type that goes missing when an id is asked for as well.
+        let paths = ["a.x", "a.y", "b", "c"].map(path);
+        let [x, y, b, c] = &paths;
+        let wanted = [x, y, b, c].map(|path| Some(Wanted { path, bytes_max: 16 }));
+        let found = find(br#"{"b":"2","a":{"y":"1","x":"0"}}"#, wanted);
+        assert_eq!(found.map(Option::unwrap_or_default), ["0", "1", "2", ""]);
+        let twice = [x, x].map(|path| Some(Wanted { path, bytes_max: 16 }));
+        assert_eq!(
+            find(br#"{"a":{"x":"0"}}"#, twice).map(Option::unwrap_or_default),
+            ["0", "0"]
+        );
+    }
+
+    #[test]
+    fn nothing_is_read_when_nothing_is_wanted() {
+        // Providers that keep everything in headers would pay for a scan of every body.
+        assert_eq!(find(b"not json", [None, None]), [None, None]);
+    }
+
+    #[test]
+    fn paths_are_names_with_full_stops() {
+        // A mistyped path that never matches anything switches the replay guard's key off.
+        for bad in ["", ".", "a.", ".a", "a..b", "a.b.c.d.e.f.g.h.i"] {
+            assert_eq!(JsonPath::parse("id.json", bad).unwrap_err().key, "id.json", "{bad:?}");
+        }
+        assert_eq!(path("a.b.c.d.e.f.g.h").to_string(), "a.b.c.d.e.f.g.h");
+    }
+}

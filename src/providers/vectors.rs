@@ -1,9 +1,9 @@
 //! Every provider against its vectors: real requests with the verdict they must get.
 //!
-//! `tests/vectors/<id>.yaml` holds them, with their sources. A provider without a file fails, and so does a file without
-//! a provider. From each accepted vector further rejections are derived: whatever is changed in it has to be noticed.
+//! `tests/vectors/<id>.yaml` holds them, with their sources. A provider without a file fails, and so does a file
+//! without a provider. From each accepted vector further rejections are derived: whatever is changed in it has to be
+//! noticed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,4 +131,132 @@ fn every_vector_gets_its_verdict() {
         }
     }
     assert!(count >= 49, "{count} vectors were found");
+}
+
+type Change = fn(&str) -> String;
+
+/// Changes to a header's value after which it must prove nothing; to each of its entries, since one may suffice.
+const HEADER_CHANGES: [(&str, Change); 6] = [
+    ("empty", |_| String::new()),
+    ("reversed", |value| value.chars().rev().collect()),
+    ("first letters gone", |value| {
+        each_entry(value, |entry| entry[1..].to_owned())
+    }),
+    ("quotes", |value| each_entry(value, |entry| format!("\"{entry}"))),
+    ("full stops", |value| each_entry(value, |entry| format!(".{entry}"))),
+    ("zeros", |value| each_entry(value, |entry| format!("0{entry}"))),
+];
+
+/// A change to everything that spaces and commas separate.
+fn each_entry(value: &str, change: Change) -> String {
+    value.trim().split_inclusive([' ', ',']).map(change).collect()
+}
+
+/// Requests that differ from an accepted one in a single point and must not be accepted, each with a name.
+fn spoilt(provider: &Provider, vector: &Vector) -> Vec<(String, Vector)> {
+    let mut all = Vec::new();
+    for (name, body) in spoilt_bodies(&vector.body()) {
+        let mut changed = vector.clone();
+        changed.body_base64 = Some(STANDARD.encode(body));
+        all.push((format!("body: {name}"), changed));
+    }
+    for header in provider.scheme.security_headers() {
+        let is_it = |name: &str| name.eq_ignore_ascii_case(header.as_str());
+        for (name, change) in HEADER_CHANGES {
+            let mut changed = vector.clone();
+            let it = changed.headers.iter_mut().filter(|(name, _)| is_it(name));
+            it.for_each(|(_, value)| *value = change(value));
+            all.push((format!("{header}: {name}"), changed));
+        }
+        let (mut gone, mut alike, mut beside) = (vector.clone(), vector.clone(), vector.clone());
+        gone.headers.retain(|(name, _)| !is_it(name));
+        let it = alike.headers.iter_mut().filter(|(name, _)| is_it(name));
+        it.for_each(|(name, _)| *name = name.replace('-', "_"));
+        beside.headers.push((header.to_string(), "1".to_owned()));
+        all.push((format!("{header}: gone"), gone));
+        all.push((format!("{header}: underscores"), alike));
+        all.push((format!("{header}: another beside it"), beside));
+    }
+    let mut other_secret = vector.clone();
+    other_secret.secrets = vec!["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned()];
+    all.push(("another secret".to_owned(), other_secret));
+    if let Some(tolerance) = provider.scheme.tolerance() {
+        let (mut later, mut earlier) = (vector.clone(), vector.clone());
+        later.now += tolerance.as_secs() * 2 + 1;
+        earlier.now -= tolerance.as_secs() * 2 + 1;
+        all.push(("later".to_owned(), later));
+        all.push(("earlier".to_owned(), earlier));
+    }
+    all
+}
+
+fn spoilt_bodies(body: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut all = Vec::new();
+    for tail in [&b" "[..], b"\n", b"\r\n", b"\0", b"{}"] {
+        all.push((format!("{tail:?} added"), [body, tail].concat()));
+    }
+    let Some(last) = body.len().checked_sub(1) else {
+        return all;
+    };
+    for at in [0, last / 2, last] {
+        let mut changed = body.to_vec();
+        changed[at] ^= 1;
+        all.push((format!("bit of byte {at}"), changed));
+    }
+    all.push(("last byte gone".to_owned(), body[..last].to_vec()));
+    all.push(("gone".to_owned(), Vec::new()));
+    all.push(("twice".to_owned(), body.repeat(2)));
+    all
+}
+
+#[test]
+fn what_is_changed_in_an_accepted_vector_is_refused() {
+    // A forged event would be delivered.
+    let mut count = 0;
+    for provider in builtin().iter() {
+        for vector in vectors_of(provider)
+            .iter()
+            .filter(|vector| vector.expect == Verdict::Accept)
+        {
+            for (name, changed) in spoilt(provider, vector) {
+                count += 1;
+                let verifier = changed.verifier(provider).unwrap();
+                let now = UnixMillis::from_seconds(changed.now);
+                let result = check(&verifier, &changed.headers(), &changed.body(), now);
+                assert!(result.is_err(), "{}: {}: {name}", provider.id, vector.case);
+            }
+        }
+    }
+    assert!(count >= 400, "{count} rejections were derived");
+}
+
+#[test]
+fn a_signature_for_one_provider_opens_no_other() {
+    // A secret that is used twice would let one provider's events pass for another's.
+    for from in builtin().iter() {
+        for vector in vectors_of(from)
+            .iter()
+            .filter(|vector| vector.expect == Verdict::Accept)
+        {
+            for to in builtin().iter().filter(|to| to.id != from.id) {
+                let Some(verifier) = vector.verifier(to) else { continue };
+                let now = UnixMillis::from_seconds(vector.now);
+                let mut headers = vector.headers();
+                assert!(check(&verifier, &headers, &vector.body(), now).is_err());
+                let signature = headers.get(&from.scheme.security_headers()[0]).unwrap().clone();
+                headers.insert(to.scheme.security_headers()[0].clone(), signature);
+                assert!(check(&verifier, &headers, &vector.body(), now).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_vector_file_has_a_provider() {
+    // Vectors that nobody runs prove nothing.
+    for entry in fs::read_dir(folder()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let id = name.strip_suffix(".yaml").unwrap();
+        assert!(builtin().find(id).is_some(), "{name}");
+    }
 }

@@ -103,3 +103,89 @@ pub enum KeyError {
     #[error("{0}")]
     Unsignable(&'static str),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes; the error without its fields.
+    fn decoded(form: KeyForm, text: &str) -> Result<Vec<u8>, &'static str> {
+        let secret = Secret::new(text).map_err(|_| "blank")?;
+        match decode(form, "a", &secret) {
+            Ok(key) => Ok(key.to_vec()),
+            Err(KeyError::Empty { .. }) => Err("empty"),
+            Err(KeyError::Undecodable { .. }) => Err("undecodable"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn keys_are_decoded_as_the_scheme_says() {
+        // A key decoded in another way makes every event a forgery, or every forgery an event.
+        use KeyForm::{Base64, Hex, Utf8, Whsec};
+        let rows: &[(_, _, Result<&[u8], _>)] = &[
+            (Utf8, "whsec_abc", Ok(b"whsec_abc")),
+            (Utf8, " a ", Ok(b" a ")),
+            (Utf8, "a\n", Ok(b"a\n")),
+            (Utf8, "caf\u{e9}", Ok(b"caf\xc3\xa9")),
+            (Utf8, "", Err("blank")),
+            (Utf8, " ", Err("blank")),
+            (Utf8, "\r\n", Err("blank")),
+            (Hex, "00ff", Ok(b"\x00\xff")),
+            (Hex, "00FF", Ok(b"\x00\xff")),
+            (Hex, "0", Err("undecodable")),
+            (Hex, "0x00ff", Err("undecodable")),
+            (Hex, "00 ff", Err("undecodable")),
+            (Hex, "00ff\n", Err("undecodable")),
+            (Hex, "zz", Err("undecodable")),
+            (Base64, "YWJj", Ok(b"abc")),
+            (Base64, "YWI=", Ok(b"ab")),
+            (Base64, "YWI", Err("undecodable")),
+            (Base64, "YWJ=", Err("undecodable")),
+            (Base64, "YWI==", Err("undecodable")),
+            (Base64, "YW I=", Err("undecodable")),
+            (Base64, "YWJj\n", Err("undecodable")),
+            (Base64, "-_-_", Err("undecodable")),
+            (Base64, "+/+/", Ok(b"\xfb\xff\xbf")),
+            (Base64, "=", Err("undecodable")),
+            (Base64, "whsec_YWJj", Err("undecodable")),
+            (Whsec, "whsec_YWJj", Ok(b"abc")),
+            (Whsec, "YWJj", Ok(b"abc")),
+            (Whsec, "whsec_", Err("empty")),
+            (Whsec, "whsec_ ", Err("undecodable")),
+            (Whsec, "WHSEC_YWJj", Err("undecodable")),
+            (Whsec, "whsec_whsec_YWJj", Err("undecodable")),
+            (Whsec, "whpk_YWJj", Err("undecodable")),
+            (Whsec, "whsk_YWJj", Err("undecodable")),
+            (Whsec, "v1,whsec_YWJj", Err("undecodable")),
+            (Whsec, "whsec_\u{e9}", Err("undecodable")),
+        ];
+        for (form, text, expected) in rows {
+            assert_eq!(
+                decoded(*form, text).as_deref().map_err(|e| *e),
+                *expected,
+                "{form:?} {text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn length_is_counted_after_decoding() {
+        // Sixteen characters of base64 are only twelve bytes of key.
+        assert_eq!(check_length("a", &[1; 16]), Ok(()));
+        let short = KeyError::Short {
+            id: "a".into(),
+            bytes: 15,
+        };
+        assert_eq!(check_length("a", &[1; 15]), Err(short));
+    }
+
+    #[test]
+    fn errors_show_no_byte_of_a_secret() {
+        // The log of a failed start is read by many.
+        let secret = Secret::new("not-base64-topsecret").unwrap();
+        let error = decode(KeyForm::Base64, "old", &secret).unwrap_err();
+        assert_eq!(error.to_string(), "secret \"old\" is not padded base64");
+        assert!(!format!("{error:?}").contains("topsecret"));
+    }
+}

@@ -376,3 +376,222 @@ impl fmt::Display for SchemeError {
 }
 
 impl std::error::Error for SchemeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::testing::{GITHUB, STANDARD_WEBHOOKS, STRIPE, scheme};
+
+    /// The key that a typed scheme is refused for; `None` when it is built.
+    fn refused(yaml: &str) -> Option<String> {
+        let file: SchemeFile = serde_yaml::from_str(yaml).unwrap();
+        Scheme::build("test", &file).err().map(|e| e.key)
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        // A scheme that checks less than its file says is worse than none.
+        let kv = "format: kv, separator: \",\", fields: [v1]";
+        let rows = [
+            (GITHUB, "{body}", "constant", "message"),
+            (GITHUB, "{body}", "{timestamp}.{body}", "timestamp"),
+            (GITHUB, "{body}", "{id}.{body}", "id"),
+            (GITHUB, "{body}", "{what}", "message"),
+            (GITHUB, "X-Hub-Signature-256", "X Hub", "signature.header"),
+            (GITHUB, "X-Hub-Signature-256", "\"\"", "signature.header"),
+            (GITHUB, "sha256=", "caf\u{e9}", "signature.prefix"),
+            (GITHUB, "sha256=", " sha256", "signature.prefix"),
+            (
+                GITHUB,
+                "encoding: hex",
+                "encoding: hex, separator: \",\"",
+                "signature.separator",
+            ),
+            (
+                GITHUB,
+                "encoding: hex",
+                "encoding: hex, assign: \":\"",
+                "signature.assign",
+            ),
+            (
+                GITHUB,
+                "encoding: hex",
+                "encoding: hex, fields: [v1]",
+                "signature.fields",
+            ),
+            (GITHUB, "prefix: \"sha256=\"", "format: list", "signature.separator"),
+            (
+                GITHUB,
+                "prefix: \"sha256=\"",
+                "format: list, separator: a",
+                "signature.separator",
+            ),
+            (
+                GITHUB,
+                "encoding: hex",
+                "encoding: hex, format: list, separator: \",\"",
+                "signature.prefix",
+            ),
+            (
+                GITHUB,
+                "encoding: hex",
+                "encoding: hex, format: kv, separator: \",\", fields: [a]",
+                "signature.prefix",
+            ),
+            (STRIPE, kv, "format: kv, fields: [v1]", "signature.separator"),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \", \", fields: [v1]",
+                "signature.separator",
+            ),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \"\", fields: [v1]",
+                "signature.separator",
+            ),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \"=\", fields: [v1]",
+                "signature.assign",
+            ),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \";\", assign: \" \", fields: [v1]",
+                "signature.assign",
+            ),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \";\", assign: ab, fields: [v1]",
+                "signature.assign",
+            ),
+            (STRIPE, kv, "format: kv, separator: \",\"", "signature.fields"),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \",\", fields: []",
+                "signature.fields",
+            ),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \",\", fields: [v1, v1]",
+                "signature.fields",
+            ),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \",\", fields: [\"\"]",
+                "signature.fields",
+            ),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \",\", fields: [\"v1=\"]",
+                "signature.fields",
+            ),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \",\", fields: [a,b,c,d,e,f,g,h,i]",
+                "signature.fields",
+            ),
+            (
+                STRIPE,
+                kv,
+                "format: kv, separator: \",\", fields: [t]",
+                "timestamp.field",
+            ),
+            (STRIPE, "separator: \",\"", "separator: \"/\"", ""),
+            (
+                STANDARD_WEBHOOKS,
+                "separator: \" \"",
+                "separator: \"/\"",
+                "signature.separator",
+            ),
+            (STRIPE, kv, "format: list, separator: \",\"", "timestamp.field"),
+            (STRIPE, "field: t,", "field: \"t=\",", "timestamp.field"),
+            (STRIPE, "field: t,", "field: t, header: T,", "timestamp"),
+            (STRIPE, "field: t,", "", "timestamp"),
+            (STRIPE, "field: t,", "header: \"T:\",", "timestamp.header"),
+            (STRIPE, "field: t,", "header: stripe-signature,", "timestamp.header"),
+            (STRIPE, "{timestamp}.{body}", "{body}", "timestamp"),
+            (STRIPE, "tolerance: 5m", "tolerance: 0s", "timestamp.tolerance"),
+            (STRIPE, "tolerance: 5m", "tolerance: 999ms", "timestamp.tolerance"),
+            (STRIPE, "tolerance: 5m", "tolerance: 1s", ""),
+            (STRIPE, "tolerance: 5m", "tolerance: 1d", ""),
+            (STRIPE, "tolerance: 5m", "tolerance: 86401s", "timestamp.tolerance"),
+            (STANDARD_WEBHOOKS, "{id}.", "", "id"),
+            (STANDARD_WEBHOOKS, "webhook-id", "webhook-timestamp", "id.header"),
+            (STANDARD_WEBHOOKS, "webhook-id", "Webhook-Signature", "id.header"),
+            (STANDARD_WEBHOOKS, "{id}.{timestamp}", "{id}{timestamp}", "message"),
+        ];
+        for (yaml, from, to, key) in rows {
+            assert!(yaml.contains(from), "{from:?}");
+            let expected = Some(key.to_owned()).filter(|key| !key.is_empty());
+            assert_eq!(refused(&yaml.replace(from, to)), expected, "{from:?} -> {to:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_typed_wrong_is_not_guessed() {
+        // A misspelt tolerance would switch the age check off, a default algorithm would choose for the user.
+        let rows = [
+            (STRIPE, "tolerance: 5m", "tolerance: 300"),
+            (STRIPE, "tolerance: 5m", "tolerance: five"),
+            (STRIPE, "tolerance: 5m", "tolerence: 5m"),
+            (STRIPE, ", tolerance: 5m", ""),
+            (STRIPE, "unit: s,", ""),
+            (STRIPE, "unit: s", "unit: us"),
+            (STRIPE, "mac: hmac-sha256", "mac: sha256"),
+            (STRIPE, "mac: hmac-sha256", "mac: hmac-md5"),
+            (STRIPE, "mac: hmac-sha256", "mac: none"),
+            (STRIPE, "mac: hmac-sha256", ""),
+            (STRIPE, "key: utf8", ""),
+            (STRIPE, "key: utf8", "key: base64url"),
+            (STRIPE, ", encoding: hex", ""),
+            (STRIPE, "encoding: hex", "encoding: HEX"),
+            (STRIPE, "format: kv", "format: jwt"),
+            (STRIPE, "header: Stripe-Signature, ", ""),
+        ];
+        for (yaml, from, to) in rows {
+            assert!(yaml.contains(from), "{from:?}");
+            assert!(
+                serde_yaml::from_str::<SchemeFile>(&yaml.replace(from, to)).is_err(),
+                "{from:?} -> {to:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_header_that_decides_is_listed() {
+        // A header that is missing here can be sent twice: one value for us and one for the backend.
+        let listed = |yaml| {
+            scheme(yaml)
+                .security_headers()
+                .iter()
+                .map(|h| h.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(listed(GITHUB), ["x-hub-signature-256"]);
+        assert_eq!(listed(STRIPE), ["stripe-signature"]);
+        assert_eq!(
+            listed(STANDARD_WEBHOOKS),
+            ["webhook-signature", "webhook-timestamp", "webhook-id"]
+        );
+    }
+
+    #[test]
+    fn an_error_names_key_problem_and_way_out() {
+        // Somebody writing a scheme would have to guess.
+        let file = serde_yaml::from_str(&STRIPE.replace("{timestamp}.", "")).unwrap();
+        let error = Scheme::build("mine", &file).unwrap_err().under("scheme");
+        let expected = "scheme.timestamp: is not signed, so anybody can change it; \
+                        put {timestamp} into the message or remove this key";
+        assert_eq!(error.to_string(), expected);
+    }
+}

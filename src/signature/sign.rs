@@ -90,3 +90,64 @@ fn headers(scheme: &Scheme, signature: &str, id: &str, timestamp: String) -> Vec
     headers.push((scheme.signature.header.clone(), value));
     headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::testing::{GITHUB, STANDARD_WEBHOOKS, STRIPE, scheme as built};
+
+    fn signed(yaml: &str, secret: &str, id: &str, now: u64, body: &[u8]) -> Result<Vec<(String, String)>, KeyError> {
+        let headers = sign(&built(yaml), &Secret::new(secret).unwrap(), id, UnixMillis(now), body)?;
+        Ok(headers
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value))
+            .collect())
+    }
+
+    fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+        pairs
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn published_signatures_come_out() {
+        // A signer and a verifier that are wrong in the same way would pass every other test.
+        let github = signed(GITHUB, "It's a Secret to Everybody", "", 0, b"Hello, World!").unwrap();
+        let digest = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+        assert_eq!(github, pairs([("x-hub-signature-256", digest)]));
+
+        let body = b"{\"id\":\"evt_test_webhook\",\"object\":\"event\"}";
+        let stripe = signed(STRIPE, "whsec_test_secret", "", 1_700_000_000_999, body).unwrap();
+        let digest = "t=1700000000,v1=d95c6b7477fbd7e9f90b1b0ef5f9c7ac25abca5382460e0d988c2b2a5b71b990";
+        assert_eq!(stripe, pairs([("stripe-signature", digest)]));
+
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
+        let body = b"{\"test\": 2432232314}";
+        let standard = signed(STANDARD_WEBHOOKS, secret, id, 1_614_265_330_000, body).unwrap();
+        let expected = [
+            ("webhook-id", id),
+            ("webhook-timestamp", "1614265330"),
+            ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+        ];
+        assert_eq!(standard, pairs(expected));
+    }
+
+    #[test]
+    fn what_would_be_refused_is_not_signed() {
+        // A request re-signed for the backend would be refused there.
+        let long = "x".repeat(513);
+        for id in ["", "a.b", "a b", "caf\u{e9}", "a\n", long.as_str()] {
+            let result = signed(STANDARD_WEBHOOKS, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", id, 0, b"");
+            assert!(matches!(result, Err(KeyError::Unsignable(_))), "{id:?}");
+        }
+        let unfenced = STRIPE.replace("{timestamp}.{body}", "{timestamp}{body}");
+        let early = signed(&unfenced, "secret", "", 999_999_999_000, b"");
+        assert!(matches!(early, Err(KeyError::Unsignable(_))));
+        assert!(signed(&unfenced, "secret", "", 1_000_000_000_000, b"").is_ok());
+        let undecodable = signed(STANDARD_WEBHOOKS, "whsec_???", "a", 0, b"");
+        assert!(matches!(undecodable, Err(KeyError::Undecodable { .. })));
+    }
+}

@@ -259,3 +259,167 @@ fn refuse(problem: impl Into<String>, suggestion: &'static str) -> TemplateError
         suggestion,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::signature::extract::read_id;
+    use crate::signature::timestamp::Unit;
+
+    fn rules(text: &str) -> Option<(Option<TimestampRule>, Option<IdRule>, bool)> {
+        let template = Template::parse(text).ok()?;
+        Some((template.timestamp(), template.id(), template.has_body()))
+    }
+
+    #[test]
+    fn what_can_be_told_apart_is_accepted() {
+        // A template that can be cut in two ways turns a part of the body into a fresh timestamp.
+        use IdRule::{Free, Without};
+        use TimestampRule::{AnyWidth, FixedWidth};
+        let rows = [
+            ("{body}", Some((None, None, true))),
+            ("POST{body}", Some((None, None, true))),
+            ("{timestamp}.{body}", Some((Some(AnyWidth), None, true))),
+            ("v0:{timestamp}:{body}", Some((Some(AnyWidth), None, true))),
+            ("{timestamp}{body}", Some((Some(FixedWidth), None, true))),
+            ("{timestamp}0{body}", Some((Some(FixedWidth), None, true))),
+            ("{body}{timestamp}", Some((Some(FixedWidth), None, true))),
+            ("{body}.{timestamp}", Some((Some(AnyWidth), None, true))),
+            ("{body}.0{timestamp}", Some((Some(FixedWidth), None, true))),
+            (
+                "{id}.{timestamp}.{body}",
+                Some((Some(AnyWidth), Some(Without(b'.')), true)),
+            ),
+            (
+                "{id}, {timestamp}{body}",
+                Some((Some(FixedWidth), Some(Without(b',')), true)),
+            ),
+            (
+                "{body}.{id}.{timestamp}",
+                Some((Some(AnyWidth), Some(Without(b'.')), true)),
+            ),
+            ("{timestamp}{id}", Some((Some(FixedWidth), Some(Free), false))),
+            ("{timestamp}", Some((Some(AnyWidth), None, false))),
+            ("{{{body}}}", Some((None, None, true))),
+            ("{id}{body}", None),
+            ("{id}{timestamp}.{body}", None),
+            ("{body}{id}", None),
+            ("{id}{timestamp}", None),
+            ("", None),
+            ("constant", None),
+            ("{{body}}", None),
+            ("{body}{body}", None),
+            ("{timestamp}.{timestamp}.{body}", None),
+            ("{id}.{id}.{body}", None),
+            ("{ts}.{body}", None),
+            ("{Body}", None),
+            ("{ body }", None),
+            ("{}{body}", None),
+            ("{body", None),
+            ("body}", None),
+            ("{body}}", None),
+            ("{{body}", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(rules(text), expected, "{text:?}");
+        }
+        assert!(Template::parse(&("x".repeat(1018) + "{body}")).is_ok());
+        assert!(Template::parse(&("x".repeat(1019) + "{body}")).is_err());
+    }
+
+    fn written(template: &Template, values: Values<'_>, body: &[u8]) -> Vec<u8> {
+        let mut all = Vec::new();
+        template.write_head(values, |bytes| all.extend_from_slice(bytes));
+        if template.has_body() {
+            all.extend_from_slice(body);
+        }
+        template.write_tail(values, |bytes| all.extend_from_slice(bytes));
+        all
+    }
+
+    #[test]
+    fn braces_and_text_are_written_as_they_are() {
+        // Signed bytes that differ from the provider's in one brace refuse everything.
+        let template = Template::parse("{{a}}:{id}/{timestamp}:{body}}}z").unwrap();
+        let values = Values {
+            timestamp: b"12",
+            id: b"x",
+        };
+        assert_eq!(written(&template, values, b"B"), b"{a}:x/12:B}z");
+    }
+
+    fn parts_of(template: &Template) -> Vec<Part> {
+        let body = template.has_body.then_some(Part::Body);
+        template
+            .head
+            .iter()
+            .cloned()
+            .chain(body)
+            .chain(template.tail.iter().cloned())
+            .collect()
+    }
+
+    /// In how many ways `text` can be cut into values that obey the rules, by trying every cut.
+    fn readings(template: &Template, parts: &[Part], text: &[u8]) -> usize {
+        let Some((part, rest)) = parts.split_first() else {
+            return usize::from(text.is_empty());
+        };
+        if let Part::Literal(literal) = part {
+            return text
+                .strip_prefix(literal.as_slice())
+                .map_or(0, |text| readings(template, rest, text));
+        }
+        let fits = |value: &[u8]| match part {
+            Part::Id => read_id(template.id.unwrap(), value).is_some(),
+            Part::Timestamp if template.timestamp == Some(TimestampRule::FixedWidth) => {
+                value.len() == Unit::Seconds.digits() && Unit::Seconds.parse(value).is_some()
+            }
+            Part::Timestamp => Unit::Seconds.parse(value).is_some(),
+            Part::Literal(_) | Part::Body => true,
+        };
+        (0..=text.len())
+            .map(|at| text.split_at(at))
+            .filter(|(value, _)| fits(value))
+            .map(|(_, text)| readings(template, rest, text))
+            .sum()
+    }
+
+    fn any_template() -> impl Strategy<Value = Template> {
+        let literal = prop::sample::select(vec!["", ".", ":", "1", "a", ".1", "1.", "aa", "..", "{{"]);
+        let places = prop::sample::subsequence(vec!["{timestamp}", "{id}", "{body}"], 1..=3).prop_shuffle();
+        (places, vec(literal, 4)).prop_filter_map("refused", |(places, literals)| {
+            let mut text = String::from(literals[3]);
+            for (place, literal) in places.iter().zip(literals) {
+                text.push_str(place);
+                text.push_str(literal);
+            }
+            Template::parse(&text).ok()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        // One captured signature would fit a second id, time or body.
+        #[test]
+        fn signed_bytes_have_one_reading(
+            template in any_template(),
+            id in "[.:1a{]{1,6}",
+            timestamp in "1[01]{9}",
+            body in "[.:01a{]{0,8}",
+            after in "(|[.:]1[01]{9}[.:1]?)",
+        ) {
+            let id = match template.id() {
+                Some(IdRule::Without(byte)) => id.replace(char::from(byte), "b"),
+                Some(IdRule::Free) | None => id,
+            };
+            let body = body + &after;
+            let values = Values { timestamp: timestamp.as_bytes(), id: id.as_bytes() };
+            let text = written(&template, values, body.as_bytes());
+            prop_assert_eq!(readings(&template, &parts_of(&template), &text), 1);
+        }
+    }
+}

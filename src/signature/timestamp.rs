@@ -62,3 +62,121 @@ impl Unit {
 pub(crate) fn is_fresh(signed: UnixMillis, now: UnixMillis, tolerance: Duration) -> bool {
     signed.distance(now) <= tolerance
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_text_for_each_time() {
+        // A second spelling of a signed time would make a captured request look new.
+        let seconds: &[(&str, Option<u64>)] = &[
+            ("0", Some(0)),
+            ("1", Some(1_000)),
+            ("9", Some(9_000)),
+            ("10", Some(10_000)),
+            ("1700000000", Some(1_700_000_000_000)),
+            ("9999999999", Some(9_999_999_999_000)),
+            ("1700000000000", Some(1_700_000_000_000_000)),
+            ("2147483647", Some(2_147_483_647_000)),
+            ("2147483648", Some(2_147_483_648_000)),
+            ("4294967296", Some(4_294_967_296_000)),
+            ("18446744073709551", Some(18_446_744_073_709_551_000)),
+            ("18446744073709552", None),
+            ("9223372036854775807", None),
+            ("9223372036854775808", None),
+            ("18446744073709551615", None),
+            ("18446744073709551616", None),
+            ("18446744073709551617", None),
+            ("36893488149119103232", None),
+            ("99999999999999999999", None),
+            ("100000000000000000000", None),
+            ("340282366920938463463374607431768211456", None),
+            ("", None),
+            (" ", None),
+            ("00", None),
+            ("01", None),
+            ("0000000000", None),
+            ("01700000000", None),
+            ("-0", None),
+            ("-1", None),
+            ("-1700000000", None),
+            ("+0", None),
+            ("+1700000000", None),
+            (" 1700000000", None),
+            ("1700000000 ", None),
+            ("\t1700000000", None),
+            ("1700000000\n", None),
+            ("1700000000\r\n", None),
+            ("1700000000\0", None),
+            ("17 00000000", None),
+            ("1700000000.0", None),
+            ("1700000000.", None),
+            (".1700000000", None),
+            ("1,700,000,000", None),
+            ("1_700_000_000", None),
+            ("1'700'000'000", None),
+            ("1.7e9", None),
+            ("17e8", None),
+            ("1700000000e0", None),
+            ("0x6553f100", None),
+            ("6553f100", None),
+            ("0b1", None),
+            ("0o17", None),
+            ("1700000000s", None),
+            ("1700000000,1700000000", None),
+            ("1700000000;", None),
+            ("\"1700000000\"", None),
+            ("[1700000000]", None),
+            ("{timestamp}", None),
+            ("now", None),
+            ("NaN", None),
+            ("Infinity", None),
+            ("null", None),
+            ("true", None),
+            ("hello", None),
+            ("2023-11-14T22:13:20Z", None),
+            ("Tue, 14 Nov 2023 22:13:20 GMT", None),
+            ("\u{0661}\u{0667}\u{0660}\u{0660}", None),
+            ("\u{ff11}\u{ff17}\u{ff10}\u{ff10}", None),
+            ("1700000000\u{200b}", None),
+            ("\u{feff}1700000000", None),
+            ("1700000000/", None),
+            ("1700000000:", None),
+        ];
+        assert!(seconds.len() >= 60);
+        for (text, ms) in seconds {
+            let read = Unit::Seconds.parse(text.as_bytes());
+            assert_eq!(read, ms.map(UnixMillis), "{text:?}");
+            if let Some(at) = read {
+                assert_eq!(Unit::Seconds.write(at), *text);
+            }
+        }
+    }
+
+    #[test]
+    fn milliseconds_fill_the_whole_range() {
+        // The same text in the wrong unit would be accepted as fresh.
+        for value in [0, 1, 999, 1_700_000_000_000, u64::MAX] {
+            assert_eq!(
+                Unit::Millis.parse(value.to_string().as_bytes()),
+                Some(UnixMillis(value))
+            );
+            assert_eq!(Unit::Millis.write(UnixMillis(value)), value.to_string());
+        }
+        assert_eq!(Unit::Millis.parse(b"18446744073709551616"), None);
+        assert_eq!(Unit::Millis.parse(b"\xff"), None);
+    }
+
+    #[test]
+    fn the_window_is_symmetric_and_closed() {
+        // Extreme times must not wrap around into the window.
+        let tolerance = Duration::from_secs(300);
+        let now = UnixMillis(1_700_000_000_000);
+        let fresh = |at: u64| is_fresh(UnixMillis(at), now, tolerance);
+        assert!(fresh(now.0) && fresh(now.0 - 300_000) && fresh(now.0 + 300_000));
+        assert!(!fresh(now.0 - 300_001) && !fresh(now.0 + 300_001));
+        assert!(!fresh(0) && !fresh(u64::MAX));
+        assert!(!is_fresh(UnixMillis(u64::MAX), UnixMillis(0), tolerance));
+    }
+}
