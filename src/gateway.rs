@@ -49,7 +49,7 @@ pub use shared::Shared;
 pub use trail::Trail;
 
 pub(crate) use admit::Place as Active;
-pub(crate) use head::frame;
+pub use head::frame;
 pub(crate) use respond::refuse_raw;
 pub(crate) use route::loosest as loosest_path;
 use rules::Route;
@@ -104,11 +104,7 @@ impl Guard {
     pub async fn request_filter(self: &Arc<Self>, session: &mut ServerSession) -> bool {
         self.keep_looking_up();
         let request = session.req_header();
-        let rules = self.rules.load_full();
-        if matches!(
-            rules.find(head::host(request), head::target(request)),
-            Ok(Found::Passthrough(_)) | Err(Reason::NoRoute)
-        ) {
+        if !self.rules.load().concerns(head::host(request), head::target(request)) {
             return false;
         }
         let mut trail = Trail::new(&self.shared.clock);

@@ -28,7 +28,7 @@ const HEADERS_MAX: usize = 100;
 ///
 /// # Errors
 /// [`Reason::BadFraming`] for everything else.
-pub(crate) fn frame(raw: &[u8]) -> Result<(), Reason> {
+pub fn frame(raw: &[u8]) -> Result<(), Reason> {
     strict(raw).ok_or(Reason::BadFraming)
 }
 

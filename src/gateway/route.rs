@@ -23,6 +23,14 @@ pub(crate) enum Found<'a> {
 }
 
 impl Rules {
+    /// Whether a request is for a webhook route, or spelt so that it might be taken for one.
+    pub fn concerns(&self, host: Option<&[u8]>, target: &str) -> bool {
+        !matches!(
+            self.find(host, target),
+            Ok(Found::Passthrough(_)) | Err(Reason::NoRoute)
+        )
+    }
+
     /// Finds the route for a request.
     ///
     /// # Errors
