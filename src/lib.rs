@@ -45,13 +45,13 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Every problem of the file; warnings go to the `log` facade.
-pub fn open(path: impl AsRef<Path>) -> Result<Arc<gateway::Guard>, config::Problems> {
+pub fn open(path: impl AsRef<Path>) -> Result<Arc<gateway::Guard>, Box<config::Problems>> {
     let clock = clock::Clock::system();
     match config::plan_file(path.as_ref(), clock.wall()) {
         (Some(plan), problems) => {
             problems.iter().for_each(|problem| log::warn!("{problem}"));
             Ok(plan.guard(clock, observe::AccessLog::off()))
         }
-        (None, problems) => Err(problems),
+        (None, problems) => Err(Box::new(problems)),
     }
 }

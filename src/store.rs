@@ -318,3 +318,122 @@ pub enum StoreError {
     #[error("the replay store does not answer")]
     Down,
 }
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn no_two_events_share_a_key() {
+        // An event of one route would block another route's, or an id that is cut differently another event.
+        let digest = [b'7'; 32];
+        let all = [
+            ReplayKey::of_event("a", "bc"),
+            ReplayKey::of_event("ab", "c"),
+            ReplayKey::of_event("abc", ""),
+            ReplayKey::of_event("", "abc"),
+            ReplayKey::of_event("b", "bc"),
+            ReplayKey::of_event("a", "bc\0"),
+            ReplayKey::of_event("a", "77777777777777777777777777777777"),
+            ReplayKey::of_digest("a", &digest),
+            ReplayKey::of_digest("b", &digest),
+            ReplayKey::of_digest("a", &[0; 32]),
+        ];
+        for (at, key) in all.iter().enumerate() {
+            assert!(!all[..at].contains(key), "{at}");
+        }
+    }
+
+    #[test]
+    fn the_derivation_is_a_format() {
+        // A durable store would know none of its events after an upgrade, and every captured one could be replayed.
+        assert_eq!(
+            hex::encode(ReplayKey::of_event("billing", "evt_1").as_bytes()),
+            "e7a2c888072c047f60dbcd9d71775067f8b13eef66cf9d726c2addf4b55b56f7"
+        );
+        assert_eq!(
+            hex::encode(ReplayKey::of_digest("github", &[1; 32]).as_bytes()),
+            "02e54d4afb82bbea4811bb3561050205d430d2d52ff23c348a40c9226d3f919b"
+        );
+    }
+
+    #[test]
+    fn keys_are_sorted_different_and_few() {
+        // Keys out of order lock crosswise; a key twice would be a duplicate of itself.
+        let key = |number: u8| ReplayKey::of_digest("route", &[number; 32]);
+        let keys = ReplayKeys::new([3, 1, 2, 3, 1].map(key)).unwrap();
+        assert_eq!(keys.as_slice().len(), 3);
+        assert!(keys.as_slice().is_sorted());
+        assert_eq!(keys, ReplayKeys::new([2, 3, 1].map(key)).unwrap());
+        assert_eq!(ReplayKeys::new([key(1), key(1)]).unwrap(), key(1).into());
+        assert_eq!(ReplayKeys::new([]), Err(KeysError::Empty));
+        assert_eq!(
+            ReplayKeys::new((0..8).chain(0..8).map(key)).unwrap().as_slice().len(),
+            REPLAY_KEYS_MAX
+        );
+        assert_eq!(ReplayKeys::new((0..9).map(key)), Err(KeysError::TooMany));
+    }
+
+    /// An engine that is out of order, and writes down what its claims ask of it.
+    #[derive(Default)]
+    struct Broken(Mutex<Vec<Asked>>);
+
+    #[derive(Debug, PartialEq)]
+    enum Asked {
+        Settle(u64, u16),
+        Release(u64, Option<u16>),
+    }
+
+    #[async_trait]
+    impl ReplayStore for Broken {
+        async fn claim(self: Arc<Self>, _: &ReplayKeys, _: Duration) -> Result<Claimed, StoreError> {
+            Err(StoreError::Down)
+        }
+
+        async fn settle(&self, _: &ReplayKeys, token: Token, status: u16, _: Duration) -> Result<Settled, StoreError> {
+            self.0.lock().push(Asked::Settle(token.number(), status));
+            Err(StoreError::Down)
+        }
+
+        fn release(&self, _: &ReplayKeys, token: Token, outcome: Option<u16>) {
+            self.0.lock().push(Asked::Release(token.number(), outcome));
+        }
+
+        fn entries(&self) -> u64 {
+            0
+        }
+
+        fn capacity(&self) -> u64 {
+            0
+        }
+
+        fn survives_restart(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_ends_once() {
+        // An event that arrived is freed because recording it failed, and its copy is delivered at once.
+        let store = Arc::new(Broken::default());
+        let claim = |number| {
+            let keys = ReplayKey::of_event("route", "evt_1").into();
+            Claim::new(store.clone(), keys, Token::new(number))
+        };
+        assert_eq!(
+            claim(1).settle(200, Duration::from_secs(1)).await,
+            Err(StoreError::Down)
+        );
+        drop(claim(2).settle(200, Duration::from_secs(1)));
+        claim(3).release(Some(502));
+        drop(claim(4));
+        let asked = [
+            Asked::Settle(1, 200),
+            Asked::Release(3, Some(502)),
+            Asked::Release(4, None),
+        ];
+        assert_eq!(*store.0.lock(), asked);
+    }
+}

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::event::Permit;
 use crate::observe::metrics::Replay;
 use crate::providers::Facts;
-use crate::store::{Claim, Claimed, Outcome, ReplayKey, ReplayKeys, ReplayStore, StoreError};
+use crate::store::{Claim, Claimed, Outcome, ReplayKey, ReplayKeys, ReplayStore, Settled, StoreError};
 
 /// How repeats are met on one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +53,12 @@ impl Hold {
         if !(200..300).contains(&status) {
             return claim.release(Some(status));
         }
-        if let Err(problem) = claim.settle(status, keep).await {
-            log::error!("an event was delivered but is not remembered: {problem}; a repeat may be delivered again");
+        match claim.settle(status, keep).await {
+            Ok(Settled::Recorded) => {}
+            Ok(Settled::Overtaken) => log::error!("an event was delivered twice: its dispatch outlived its claim"),
+            Err(problem) => {
+                log::error!("an event was delivered but is not remembered: {problem}; a repeat may be delivered again");
+            }
         }
     }
 }
