@@ -1,5 +1,7 @@
 //! The first step: judging the raw head of a request.
 
+#![expect(missing_docs, reason = "the macro makes a public function")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -1,5 +1,7 @@
 //! The second step: finding the route, among one and among a thousand; and knowing that there is none.
 
+#![expect(missing_docs, reason = "the macro makes a public function")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 
