@@ -22,7 +22,7 @@ const HEAD: &[u8] = b"POST /webhooks/github HTTP/1.1\r\n\
     X-Hub-Signature-256: sha256=d57c68ca6f92289e6987922ff26938930f6e66a2d161ef06abdf1859230aa23c\r\n\r\n";
 
 fn head(criterion: &mut Criterion) {
-    assert_eq!(frame(HEAD), Ok(()));
+    assert!(frame(HEAD).is_ok());
     criterion.bench_function("head/github", |b| b.iter(|| frame(black_box(HEAD))));
 }
 

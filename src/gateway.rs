@@ -49,7 +49,7 @@ pub use shared::Shared;
 pub use trail::Trail;
 
 pub(crate) use admit::Place as Active;
-pub use head::frame;
+pub use head::{Framed, frame};
 pub(crate) use respond::refuse_raw;
 pub(crate) use route::loosest as loosest_path;
 use rules::Route;
@@ -61,12 +61,12 @@ use rules::Route;
 pub struct Guard {
     shared: Arc<Shared>,
     rules: ArcSwap<Rules>,
-    /// The task that keeps the addresses of host names fresh.
-    lookups: OnceLock<JoinHandle<()>>,
+    /// The task that keeps addresses fresh and closes idle connections.
+    keeper: OnceLock<JoinHandle<()>>,
 }
 
-/// How often it is asked whether a host name is due to be looked up again.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often upstreams are looked after.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a sender may leave a piece of its answer unread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,7 +96,7 @@ impl Guard {
         Guard {
             shared,
             rules: ArcSwap::from_pointee(rules),
-            lookups: OnceLock::new(),
+            keeper: OnceLock::new(),
         }
     }
 
@@ -106,26 +106,26 @@ impl Guard {
     /// Paths without a route are the proxy's own, whatever the rules say about a pass-through; a path that some
     /// server would take for a route's is refused.
     pub async fn request_filter(self: &Arc<Self>, session: &mut ServerSession) -> bool {
-        self.keep_looking_up();
+        self.keep_upstreams_fresh();
         let request = session.req_header();
-        if !self.rules.load().concerns(head::host(request), head::target(request)) {
+        let rules = self.rules();
+        if !rules.concerns(head::host(request), head::target(request)) {
             return false;
         }
         let mut trail = Trail::new(&self.shared.clock);
-        let framed = session
-            .as_http1()
-            .map_or(Ok(()), |http1| frame(&http1.get_headers_raw_bytes()));
-        match framed {
-            Ok(()) => drop(self.handle(session, &mut trail).await),
+        let raw = session.as_http1().map(|http1| http1.get_headers_raw_bytes());
+        match raw.as_deref().map(frame).transpose() {
+            Ok(_) => drop(self.handle(&rules, session, &mut trail).await),
             Err(reason) => self.refuse(session, reason, &mut trail).await,
         }
         trail.close(&self.shared, Some(session.req_header()));
         true
     }
 
-    /// Starts looking host names of upstreams up again in the background, once; ends with the guard.
-    pub(crate) fn keep_looking_up(self: &Arc<Self>) {
-        self.lookups.get_or_init(|| tokio::spawn(look_up(Arc::downgrade(self))));
+    /// Starts the task that looks after upstreams, once; it ends with the guard.
+    pub(crate) fn keep_upstreams_fresh(self: &Arc<Self>) {
+        self.keeper
+            .get_or_init(|| tokio::spawn(keep_upstreams(Arc::downgrade(self))));
     }
 
     /// What outlives reloads.
@@ -143,13 +143,16 @@ impl Guard {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Handles one request whose head has been read: answers it, or leaves it to the caller.
+    /// Handles one request whose head has been read: answers it, or leaves it to the caller. `rules` are all the
+    /// request ever sees.
     ///
     /// The raw head of an HTTP/1 request must have been judged by `frame` before.
-    pub(crate) async fn handle(&self, session: &mut ServerSession, trail: &mut Trail) -> Handled {
+    pub(crate) async fn handle(&self, rules: &Rules, session: &mut ServerSession, trail: &mut Trail) -> Handled {
         session.set_write_timeout(Some(WRITE_TIMEOUT));
-        let rules = self.rules.load_full();
-        match self.walk(&rules, session, trail).await {
+        if self.shared.is_draining() {
+            session.set_keepalive(None);
+        }
+        match self.walk(rules, session, trail).await {
             Ok(End::Passthrough(upstream)) => return Handled::Passthrough(upstream),
             Ok(End::Answer(answer)) => {
                 let status = answer.status().as_u16();
@@ -164,7 +167,7 @@ impl Guard {
                 trail.wrote(outcome, reply.status, written);
             }
             Err(refusal) => {
-                let written = respond::refusal(session, refusal, trail.route(), &rules).await;
+                let written = respond::refusal(session, refusal, trail.route(), rules).await;
                 trail.refused(refusal.reason, written);
             }
         }
@@ -265,14 +268,16 @@ fn received<'a>(session: &'a ServerSession, head: &head::Head, route: &'a Route)
     }
 }
 
-/// Looks host names of upstreams up again, each as often as its upstream asks for.
-async fn look_up(guard: Weak<Guard>) {
+/// Keeps upstreams in order: closes connections that are not needed, and looks host names up again, each as often
+/// as its upstream asks for.
+async fn keep_upstreams(guard: Weak<Guard>) {
     let mut due: HashMap<String, Moment> = HashMap::new();
     while let Some(guard) = guard.upgrade() {
         let rules = guard.rules();
         let now = guard.shared.clock.moment();
         due.retain(|name, _| rules.upstreams().iter().any(|upstream| upstream.name() == name));
         for upstream in rules.upstreams() {
+            upstream.sweep();
             let next = now.plus(upstream.settings().resolve);
             let at = due.entry(upstream.name().to_owned()).or_insert(next);
             if *at <= now {
@@ -281,6 +286,6 @@ async fn look_up(guard: Weak<Guard>) {
             }
         }
         drop(guard);
-        pingora_timeout::sleep(LOOK_EVERY).await;
+        pingora_timeout::sleep(KEEP_EVERY).await;
     }
 }

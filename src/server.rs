@@ -124,14 +124,14 @@ impl Server {
     /// A socket that the system does not give out.
     pub fn start(bound: Bound, settings: &ServerSettings, guard: &Arc<Guard>) -> io::Result<Self> {
         let shared = guard.shared();
-        guard.keep_looking_up();
+        guard.keep_upstreams_fresh();
         let (stop, stopping) = watch::channel(false);
         let ingress = Arc::new(proxy(guard));
         let mut services = Vec::new();
         for listener in bound.listen {
             let app = Ingress {
                 settings: settings.ingress,
-                shared: Arc::clone(shared),
+                guard: Arc::clone(guard),
                 proxy: Arc::clone(&ingress),
             };
             services.push(serve(listener, "webhooks", app, &stopping)?);

@@ -7,6 +7,7 @@
 
 mod client;
 mod head;
+mod idle;
 mod pick;
 mod resolve;
 
@@ -58,16 +59,16 @@ pub struct ServerSettings {
     pub port: u16,
 }
 
-/// Opens and pools connections for every upstream of a process. Cheap to clone.
+/// Opens connections for every upstream of a process. Cheap to clone.
 #[derive(Clone)]
 pub struct Connector(Arc<TransportConnector>);
 
 impl Connector {
-    /// A connector that keeps at most `idle_connections_max` unused connections.
-    pub fn new(idle_connections_max: usize) -> Self {
-        Connector(Arc::new(TransportConnector::new(Some(ConnectorOptions::new(
-            idle_connections_max,
-        )))))
+    /// A connector that trusts the system's certificate authorities.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        // Its pool is not used, see `idle`.
+        Connector(Arc::new(TransportConnector::new(Some(ConnectorOptions::new(0)))))
     }
 }
 
@@ -112,7 +113,8 @@ impl Upstream {
     /// # Errors
     /// See [`SendError`]. Whatever the error, no server got the complete request twice.
     pub async fn send(&self, request: &Request, started: Moment) -> Result<Answer, SendError> {
-        let exchange = self.exchange(request, started);
+        // Pinned in place: the future is large, and would be moved into the timeout.
+        let exchange = std::pin::pin!(self.exchange(request, started));
         let sent = pingora_timeout::timeout(self.settings.timeout, exchange).await;
         let sent = sent.unwrap_or_else(|_| {
             self.metrics.attempted(Attempt::Timeout);
@@ -125,6 +127,11 @@ impl Upstream {
     /// The servers in turn, for the pass-through to try.
     pub(crate) fn turn(&self) -> Turn {
         self.servers.turn()
+    }
+
+    /// Closes unused connections that have lain too long.
+    pub(crate) fn sweep(&self) {
+        self.servers.sweep(self.clock.moment());
     }
 
     /// What replaces the received `Host`, if configured.

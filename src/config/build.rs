@@ -47,9 +47,6 @@ pub struct LogSettings {
     pub access: bool,
 }
 
-/// Unused connections to upstreams that are kept, over all upstreams and threads.
-const IDLE_CONNECTIONS_MAX: usize = 1024;
-
 /// The smallest bound on a request's head.
 const HEAD_BYTES_MIN: u64 = 1024;
 
@@ -57,7 +54,7 @@ impl Plan {
     /// The guard this plan describes: its first rules, over a memory of events that begins empty.
     pub fn guard(&self, clock: Clock, access: AccessLog) -> Arc<Guard> {
         let store = Arc::new(MemoryReplay::new(clock.clone(), self.replay_entries));
-        let shared = Arc::new(Shared::new(clock, access, store, IDLE_CONNECTIONS_MAX));
+        let shared = Arc::new(Shared::new(clock, access, store));
         shared.metrics().config_started(shared.clock().wall());
         let rules = Rules::build(self.gateway.clone(), &shared, None);
         Arc::new(Guard::new(shared, rules))

@@ -28,13 +28,22 @@ const HEADERS_MAX: usize = 100;
 ///
 /// # Errors
 /// [`Reason::BadFraming`] for everything else.
-pub fn frame(raw: &[u8]) -> Result<(), Reason> {
+pub fn frame(raw: &[u8]) -> Result<Framed<'_>, Reason> {
     strict(raw).ok_or(Reason::BadFraming)
 }
 
-fn strict(raw: &[u8]) -> Option<()> {
+/// What a head that was let pass asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Framed<'a> {
+    /// Path and query.
+    pub target: &'a str,
+    /// The value of `Host`; HTTP/1.0 may have none.
+    pub host: Option<&'a [u8]>,
+}
+
+fn strict(raw: &[u8]) -> Option<Framed<'_>> {
     let mut lines = Lines(raw.strip_suffix(b"\r\n\r\n")?);
-    let version = request_line(lines.next()??)?;
+    let (target, version) = request_line(lines.next()??)?;
     let mut framing = Framing::default();
     let mut count = 0_usize;
     for line in lines {
@@ -42,7 +51,11 @@ fn strict(raw: &[u8]) -> Option<()> {
         let (name, value) = header_line(line?)?;
         framing.note(name, value)?;
     }
-    framing.judge(version)
+    framing.judge(version)?;
+    Some(Framed {
+        target,
+        host: framing.host,
+    })
 }
 
 /// Lines between CRLFs; `None` for a line that holds a CR, LF or NUL of its own.
@@ -55,7 +68,7 @@ impl<'a> Iterator for Lines<'a> {
         if self.0.is_empty() {
             return None;
         }
-        let end = self.0.iter().position(|b| matches!(b, b'\r' | b'\n' | 0));
+        let end = memchr::memchr3(b'\r', b'\n', 0, self.0);
         let (line, rest) = match end {
             None => (self.0, &b""[..]),
             Some(end) => match self.0.split_at_checked(end) {
@@ -77,7 +90,7 @@ enum Version {
     Http11,
 }
 
-fn request_line(line: &[u8]) -> Option<Version> {
+fn request_line(line: &[u8]) -> Option<(&str, Version)> {
     let mut words = line.split(|b| *b == b' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     if words.next().is_some() || method.is_empty() || !method.iter().all(|b| is_token(*b)) {
@@ -92,40 +105,59 @@ fn request_line(line: &[u8]) -> Option<Version> {
     if !target_form || !target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
         return None;
     }
-    match version {
-        b"HTTP/1.1" => Some(Version::Http11),
-        b"HTTP/1.0" => Some(Version::Http10),
-        _ => None,
-    }
+    let version = match version {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        _ => return None,
+    };
+    Some((std::str::from_utf8(target).ok()?, version))
 }
 
 fn header_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = line.iter().position(|b| *b == b':')?;
+    let colon = memchr::memchr(b':', line)?;
     let (name, value) = line.split_at_checked(colon)?;
     // A space in front of the name (folding) or of the colon is no token character.
     if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
         return None;
     }
     let value = value.get(1..)?;
-    let text = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
-    value.iter().all(text).then(|| (name, value.trim_ascii()))
+    // Summed up rather than stopped at: the common value has none, and this way many bytes are looked at together.
+    let control = value
+        .iter()
+        .fold(false, |any, b| any | ((*b < b' ' && *b != b'\t') | (*b == 0x7f)));
+    (!control).then(|| (name, value.trim_ascii()))
 }
 
 /// RFC 9110 section 5.6.2.
 fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut b = 0;
+        while b < 128 {
+            table[b] = (b as u8).is_ascii_alphanumeric();
+            b += 1;
+        }
+        let signs = b"!#$%&'*+-.^_`|~";
+        let mut n = 0;
+        while n < signs.len() {
+            table[signs[n] as usize] = true;
+            n += 1;
+        }
+        table
+    };
+    TOKEN[usize::from(b)]
 }
 
 /// The headers that say where the request ends and whom it is for.
 #[derive(Default)]
-struct Framing {
+struct Framing<'a> {
     length: bool,
     chunked: bool,
-    hosts: usize,
+    host: Option<&'a [u8]>,
 }
 
-impl Framing {
-    fn note(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+impl<'a> Framing<'a> {
+    fn note(&mut self, name: &[u8], value: &'a [u8]) -> Option<()> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             14 if is(b"content-length") => {
@@ -135,10 +167,7 @@ impl Framing {
             17 if is(b"transfer-encoding") => {
                 (value.eq_ignore_ascii_case(b"chunked") && !self.chunked).then(|| self.chunked = true)
             }
-            4 if is(b"host") => {
-                self.hosts = self.hosts.saturating_add(1);
-                Some(())
-            }
+            4 if is(b"host") => self.host.replace(value).is_none().then_some(()),
             // What CGI-like servers read as the real ones.
             14 if is(b"content_length") => None,
             17 if is(b"transfer_encoding") => None,
@@ -149,8 +178,8 @@ impl Framing {
     fn judge(&self, version: Version) -> Option<()> {
         let one_end = !(self.length && self.chunked);
         let one_host = match version {
-            Version::Http11 => self.hosts == 1,
-            Version::Http10 => self.hosts <= 1 && !self.chunked,
+            Version::Http11 => self.host.is_some(),
+            Version::Http10 => !self.chunked,
         };
         (one_end && one_host).then_some(())
     }

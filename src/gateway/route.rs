@@ -31,6 +31,11 @@ impl Rules {
         )
     }
 
+    /// Whether the guard answers such a request itself, be it with a refusal; false: it is to be passed through.
+    pub(crate) fn handles(&self, host: Option<&[u8]>, target: &str) -> bool {
+        !matches!(self.find(host, target), Ok(Found::Passthrough(_)))
+    }
+
     /// Finds the route for a request.
     ///
     /// # Errors

@@ -46,8 +46,8 @@ pub(crate) struct RouteState {
 }
 
 impl Shared {
-    /// The state at the start of a process. `idle_connections_max` bounds the pool of connections to upstreams.
-    pub fn new(clock: Clock, access: AccessLog, store: Arc<dyn ReplayStore>, idle_connections_max: usize) -> Self {
+    /// The state at the start of a process.
+    pub fn new(clock: Clock, access: AccessLog, store: Arc<dyn ReplayStore>) -> Self {
         let build = Build {
             version: env!("CARGO_PKG_VERSION"),
             revision: option_env!("HOOKWARD_REVISION").unwrap_or("unknown"),
@@ -67,7 +67,7 @@ impl Shared {
             metrics,
             access,
             store,
-            connector: Connector::new(idle_connections_max),
+            connector: Connector::new(),
             clients: Clients::new(),
             memory,
             active: Places::default(),

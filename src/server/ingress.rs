@@ -25,7 +25,7 @@ use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::proxy::Gateway;
-use crate::gateway::{Reason, Shared, Trail, frame, refuse_raw};
+use crate::gateway::{Guard, Reason, Rules, Trail, frame, refuse_raw};
 
 /// What one read takes at most; larger bodies are read by Pingora.
 const READ_BYTES: usize = 16 * 1024;
@@ -47,29 +47,32 @@ pub struct IngressSettings {
 /// The application behind every listener.
 pub(crate) struct Ingress {
     pub(crate) settings: IngressSettings,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) guard: Arc<Guard>,
     pub(crate) proxy: Arc<HttpProxy<Gateway>>,
 }
 
 #[async_trait]
 impl ServerApp for Ingress {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = self.shared.metrics().connection_opened();
+        let shared = self.guard.shared();
+        let _open = shared.metrics().connection_opened();
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             return self.proxy.process_new(stream, shutdown).await;
         }
         let mut patience = self.settings.head_timeout;
         loop {
-            let head = self.read_head(&mut stream, patience, &mut shutdown.clone()).await?;
-            let bytes = match head {
-                Head::Http1(bytes) => bytes,
+            let (head, rules) = match self.read_head(&mut stream, patience, &mut shutdown.clone()).await? {
+                Head::Webhook(head, rules) => (head, Some(rules)),
+                Head::Other(head) => (head, None),
                 Head::Http2(preface) => return self.serve_h2(stream, &preface, shutdown).await,
             };
-            let _active = self.shared.enter();
+            let _active = shared.enter();
             let mut session = ServerSession::new_http1(stream);
-            session.set_pipelined_prefix(bytes);
-            let reused = self.proxy.process_new_http(session, shutdown).await?;
-            stream = reused.consume().0;
+            session.set_pipelined_prefix(head);
+            stream = match rules {
+                Some(rules) => self.serve_webhook(session, &rules).await?,
+                None => self.proxy.process_new_http(session, shutdown).await?.consume().0,
+            };
             patience = self.settings.idle_timeout;
         }
     }
@@ -81,7 +84,10 @@ impl ServerApp for Ingress {
 
 /// A head, and whatever came with it.
 enum Head {
-    Http1(BytesMut),
+    /// For the guard, under these rules.
+    Webhook(BytesMut, Arc<Rules>),
+    /// For Pingora's proxy.
+    Other(BytesMut),
     Http2(BytesMut),
 }
 
@@ -101,20 +107,26 @@ impl Ingress {
         if !matches!(arrived, Ok(Ok(read)) if read > 0) {
             return None;
         }
-        let trail = Trail::new(self.shared.clock());
-        let _active = self.shared.enter();
+        let trail = Trail::new(self.guard.shared().clock());
+        let _active = self.guard.shared().enter();
         let whole = self.read_rest(stream, &mut bytes);
         let reason = match pingora_timeout::timeout(self.settings.head_timeout, whole).await {
             Ok(Ok(end)) if bytes.starts_with(H2_PREFACE) && end == H2_PREFACE.len() => return Some(Head::Http2(bytes)),
             Ok(Ok(end)) => match frame(bytes.get(..end).unwrap_or_default()) {
-                Ok(()) => return Some(Head::Http1(bytes)),
+                Ok(framed) => {
+                    let rules = self.guard.rules();
+                    return Some(match rules.handles(framed.host, framed.target) {
+                        true => Head::Webhook(bytes, rules),
+                        false => Head::Other(bytes),
+                    });
+                }
                 Err(reason) => reason,
             },
             Ok(Err(NoHead::Refused(reason))) => reason,
             Ok(Err(NoHead::Gone)) => return None,
             Err(_) => Reason::HeadTooSlow,
         };
-        refuse_raw(stream, reason, trail, &self.shared).await;
+        refuse_raw(stream, reason, trail, self.guard.shared()).await;
         None
     }
 
@@ -136,6 +148,21 @@ impl Ingress {
                 _ => return Err(NoHead::Gone),
             }
         }
+    }
+
+    /// Lets the guard handle a request that the rules take for a webhook; returns the connection if it lives on.
+    async fn serve_webhook(&self, mut session: ServerSession, rules: &Rules) -> Option<Stream> {
+        let shared = self.guard.shared();
+        let mut trail = Trail::new(shared.clock());
+        // Parses what was read already. Pingora refuses nothing that was judged fit here; if it did, there would be
+        // no session to answer in.
+        if !matches!(session.read_request().await, Ok(true)) {
+            log::error!("a head was refused after it had been judged fit");
+            return None;
+        }
+        self.guard.handle(rules, &mut session, &mut trail).await;
+        trail.close(shared, Some(session.req_header()));
+        Some(session.finish().await.ok()??.into_parts().0)
     }
 
     /// Hands a connection that speaks HTTP/2 to Pingora, its first bytes put back.

@@ -1,5 +1,6 @@
-//! The gateway as Pingora sees it: webhooks are handled by the guard inside `request_filter`; the rest of the
-//! application, if it is passed through, is Pingora's ordinary streaming proxy.
+//! The gateway as Pingora's proxy sees it: the rest of the application, if it is passed through, is Pingora's ordinary
+//! streaming proxy. HTTP/2 comes in here as well, so webhooks are handled by the guard inside `request_filter`; those
+//! of HTTP/1 need no proxy around them and are handed to the guard by `ingress`.
 //!
 //! What the gateway says about a request must not be forgeable through the pass-through either, so its own header
 //! names are removed here as well, and the client's address is written by us.
@@ -53,13 +54,14 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if self.guard.shared().is_draining() {
-            session.set_keepalive(None);
-        }
         let Some(trail) = ctx.trail.as_mut() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a trail");
         };
-        match self.guard.handle(session.as_downstream_mut(), trail).await {
+        match self
+            .guard
+            .handle(&self.guard.rules(), session.as_downstream_mut(), trail)
+            .await
+        {
             Handled::Answered => Ok(true),
             Handled::Passthrough(upstream) => {
                 ctx.pass = Some(Pass {

@@ -11,11 +11,10 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v1::client::HttpSession;
-use pingora_core::upstreams::peer::Peer;
 use tokio::io::AsyncWriteExt;
 
 use super::pick::Candidate;
-use super::{Connector, Request, SendError, Upstream};
+use super::{Request, SendError, Upstream};
 use crate::clock::{Clock, Moment};
 use crate::observe::metrics::Attempt;
 
@@ -34,7 +33,6 @@ impl Upstream {
         Ok(Answer {
             session,
             server,
-            connector: self.connector.clone(),
             deadline: started.plus(self.settings.timeout),
             clock: self.clock.clone(),
             idle_timeout: self.settings.idle_timeout,
@@ -45,16 +43,21 @@ impl Upstream {
     /// A connection to the first server in turn that has one to give. Nothing is sent yet, so trying the next is safe.
     async fn connect(&self) -> Result<(Stream, Candidate), SendError> {
         let mut turn = self.servers.turn();
-        while let Some(server) = turn.next(self.clock.moment()) {
-            match self.connector.0.get_stream(server.peer()).await {
-                Ok((stream, _reused)) => return Ok((stream, server)),
+        loop {
+            let now = self.clock.moment();
+            let server = turn.next(now).ok_or(SendError::Unreachable)?;
+            if let Some(stream) = server.idle().take(now) {
+                return Ok((stream, server));
+            }
+            // Boxed: connecting is rare and its future is large.
+            match Box::pin(self.connector.0.new_stream(server.peer())).await {
+                Ok(stream) => return Ok((stream, server)),
                 Err(refused) => {
                     log::debug!("upstream {}: {}: {refused}", self.name(), server.address());
                     self.failed(&server);
                 }
             }
         }
-        Err(SendError::Unreachable)
     }
 }
 
@@ -95,7 +98,6 @@ async fn write_all(stream: &mut Stream, mut head: &[u8], mut body: &[u8]) -> std
 pub struct Answer {
     session: HttpSession,
     server: Candidate,
-    connector: Connector,
     deadline: Moment,
     clock: Clock,
     idle_timeout: Duration,
@@ -144,8 +146,7 @@ impl Answer {
         let idle_max = self.idle_max();
         self.session.respect_keepalive();
         if let Some(stream) = self.session.reuse().await {
-            let key = self.server.peer().reuse_hash();
-            self.connector.0.release_stream(stream, key, Some(idle_max));
+            self.server.idle().park(stream, self.clock.moment(), idle_max);
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use pingora_core::upstreams::peer::HttpPeer;
 
+use super::idle::Idle;
 use super::{ServerSettings, UpstreamSettings};
 use crate::clock::Moment;
 
@@ -32,6 +33,7 @@ struct Inner {
     server: ServerSettings,
     peer: HttpPeer,
     address: SocketAddr,
+    idle: Idle,
     /// `Moment` in nanoseconds until which the server is left out; zero: it is in.
     out_until: AtomicU64,
 }
@@ -43,6 +45,10 @@ impl Candidate {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    pub(crate) fn idle(&self) -> &Idle {
+        &self.0.idle
     }
 
     pub(crate) fn leave_out(&self, until: Moment) {
@@ -94,6 +100,11 @@ impl Servers {
         }
     }
 
+    /// Closes unused connections that have lain too long.
+    pub(crate) fn sweep(&self, now: Moment) {
+        self.current.load().iter().for_each(|server| server.idle().sweep(now));
+    }
+
     /// The addresses in use for one configured server.
     pub(crate) fn addresses_of(&self, server: &ServerSettings) -> Vec<SocketAddr> {
         let current = self.current.load();
@@ -112,6 +123,7 @@ impl Servers {
             server: server.clone(),
             peer,
             address,
+            idle: Idle::default(),
             out_until: AtomicU64::new(0),
         }))
     }
