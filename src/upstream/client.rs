@@ -69,7 +69,7 @@ async fn talk(mut stream: Stream, request: &Request) -> Result<HttpSession, Send
         .map_err(|e| broken(&e))?;
     let mut session = HttpSession::new(stream);
     for _ in 0..INFORMATIONAL_MAX {
-        session.read_response().await.map_err(|e| broken(&e))?;
+        session.read_response().await.map_err(|e| unread(&e))?;
         match session.get_status() {
             Some(StatusCode::SWITCHING_PROTOCOLS) => return Err(broken(&"it switched protocols unasked")),
             Some(status) if status.is_informational() => continue,
@@ -77,6 +77,11 @@ async fn talk(mut stream: Stream, request: &Request) -> Result<HttpSession, Send
         }
     }
     Err(broken(&"too many informational answers"))
+}
+
+/// Whole, Pingora's error would quote what was read; that is the upstream's and no business of a log.
+fn unread(e: &pingora_core::Error) -> SendError {
+    SendError::Broken(e.etype().as_str().to_owned())
 }
 
 /// Head and body in one system call where the kernel takes them whole.
@@ -132,7 +137,7 @@ impl Answer {
         let left = self.deadline.since(self.clock.moment());
         match pingora_timeout::timeout(left, self.session.read_body_bytes()).await {
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(e)) => Err(SendError::Broken(e.to_string())),
+            Ok(Err(e)) => Err(unread(&e)),
             Err(_) => Err(SendError::Timeout),
         }
     }
