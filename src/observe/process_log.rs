@@ -4,7 +4,8 @@
 //! the last line before a crash is the one that is wanted; so this is no place for anything a sender can cause at
 //! will. The proxy's ground disagrees there: it logs every broken connection as an error, and anybody could fill a
 //! disk by hanging up. Its per-connection targets are therefore silent unless our level is `debug` or the settings
-//! name them. Messages are cut and their control characters escaped, whoever wrote them.
+//! name them, and what others say below `info` is never written: there they print whole requests, signatures included.
+//! Messages are cut and their control characters escaped, whoever wrote them.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -102,7 +103,10 @@ struct Rules(Vec<(String, LevelFilter)>);
 impl Rules {
     fn new(settings: &ProcessLogSettings) -> Self {
         let level = settings.level;
-        let chatty = |otherwise: LevelFilter| if level >= LevelFilter::Debug { level } else { otherwise };
+        let chatty = |otherwise| match level {
+            LevelFilter::Debug | LevelFilter::Trace => LevelFilter::Info,
+            _ => otherwise,
+        };
         let defaults = [
             (env!("CARGO_CRATE_NAME"), level),
             ("pingora", chatty(LevelFilter::Off)),
@@ -111,10 +115,9 @@ impl Rules {
             ("pingora_core::services", chatty(level.min(LevelFilter::Error))),
             (
                 "",
-                if level == LevelFilter::Trace {
-                    level
-                } else {
-                    level.min(LevelFilter::Warn)
+                match level {
+                    LevelFilter::Trace => LevelFilter::Info,
+                    _ => level.min(LevelFilter::Warn),
                 },
             ),
         ];
@@ -228,10 +231,11 @@ mod tests {
             ("pingora_core::server", Info, Warn),
             ("pingora_core::services::listening", Info, Error),
             ("pingora_core::services::listening", Off, Off),
-            ("pingora_proxy", Debug, Debug),
-            ("pingora_core::server", Debug, Debug),
+            ("pingora_proxy", Debug, Info),
+            ("pingora_proxy", Trace, Info),
+            ("pingora_core::server", Debug, Info),
             ("h2::proto", Debug, Warn),
-            ("h2::proto", Trace, Trace),
+            ("h2::proto", Trace, Info),
             ("h2::proto", Error, Error),
         ];
         for (target, ours, expected) in rows {
