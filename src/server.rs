@@ -112,7 +112,10 @@ pub struct BindError {
 /// A server at work.
 pub struct Server {
     guard: Arc<Guard>,
+    /// Ends the listeners for webhooks.
     stop: watch::Sender<bool>,
+    /// Ends the others, once nothing is in flight.
+    end: watch::Sender<bool>,
     services: Vec<JoinHandle<()>>,
     drain: Duration,
 }
@@ -126,6 +129,9 @@ impl Server {
         let shared = guard.shared();
         guard.keep_upstreams_fresh();
         let (stop, stopping) = watch::channel(false);
+        // While webhooks are drained, operators still ask whether the gateway is ready, and the last events are still
+        // to arrive.
+        let (end, ending) = watch::channel(false);
         let ingress = Arc::new(proxy(guard));
         let mut services = Vec::new();
         for listener in bound.listen {
@@ -138,12 +144,13 @@ impl Server {
         }
         if let Some(listener) = bound.admin {
             let shared = Arc::clone(shared);
-            services.push(serve(listener, "admin", Admin { shared }, &stopping)?);
+            services.push(serve(listener, "admin", Admin { shared }, &ending)?);
         }
-        services.push(serve(bound.sample, "sample", Sample, &stopping)?);
+        services.push(serve(bound.sample, "sample", Sample, &ending)?);
         Ok(Server {
             guard: Arc::clone(guard),
             stop,
+            end,
             services,
             drain: settings.drain,
         })
@@ -158,6 +165,8 @@ impl Server {
     pub async fn stop(self) {
         let shared: &Shared = self.guard.shared();
         drain::drain(shared, &self.stop, self.drain).await;
+        // Fails only when no service is left to hear it.
+        let _ = self.end.send(true);
         for service in self.services {
             service.abort();
         }
