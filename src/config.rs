@@ -22,10 +22,10 @@ mod routes;
 pub mod value;
 mod yaml;
 
-pub use build::{LogSettings, Plan, plan_file, plan_text, upstream_at};
+pub use build::{LogSettings, Plan, plan_file, plan_text, server_address};
 pub use file::File;
 pub use load::{load, parse};
 pub use nearest::nearest;
 pub use path::KeyPath;
 pub use problem::{Problem, Problems, Severity};
-pub use reload::{Reloaded, reload};
+pub use reload::{Placed, Reloaded, reload};

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::EX_CONFIG;
 use crate::clock::Clock;
-use crate::config::{Plan, Reloaded, plan_file, reload, upstream_at};
+use crate::config::{Placed, Plan, Reloaded, plan_file, reload, server_address};
 use crate::gateway::{Guard, ReplayPolicy, RouteSettings};
 use crate::observe::{AccessLog, ProcessLog, ProcessLogSettings};
 use crate::server::{Bound, Server};
@@ -31,35 +31,35 @@ impl Run {
             eprint!("{problems}");
         }
         drop(problems);
-        let Some(mut plan) = plan else {
+        let Some(plan) = plan else {
             return Ok(ExitCode::from(EX_CONFIG));
         };
-        if let Some(url) = &self.upstream {
-            upstream_at(&mut plan, url)
-                .map_err(anyhow::Error::msg)
-                .context("--upstream")?;
-        }
+        let upstream = self.upstream.as_deref().map(server_address).transpose();
+        let upstream = upstream.map_err(anyhow::Error::msg).context("--upstream")?;
         let settings = ProcessLogSettings::at(plan.log.level);
         ProcessLog::install(&settings, clock.clone()).map_err(|_| anyhow!("another log is installed"))?;
         let bound = Bound::new(&plan.server)?;
+        let placed = Placed {
+            sample: bound.sample(),
+            upstream,
+        };
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = plan.server.threads {
             runtime.worker_threads(threads);
         }
         let runtime = runtime.enable_all().build().context("cannot start threads")?;
-        runtime.block_on(self.serve(plan, bound, clock))?;
+        runtime.block_on(self.serve(plan, bound, placed, clock))?;
         // Whatever is left after the drain is not waited for.
         runtime.shutdown_background();
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn serve(self, mut plan: Plan, bound: Bound, clock: Clock) -> anyhow::Result<()> {
+    async fn serve(self, mut plan: Plan, bound: Bound, placed: Placed, clock: Clock) -> anyhow::Result<()> {
         let access = match plan.log.access {
             true => AccessLog::stdout(plan.log.format).context("cannot start the access log")?,
             false => AccessLog::off(),
         };
-        let sample = bound.sample();
-        plan.place_sample(sample);
+        plan.place(&placed);
         let guard = plan.guard(clock, access);
         guard.rules().look_up().await;
         let mut signals = Signals::new()?;
@@ -67,7 +67,7 @@ impl Run {
         let server = Server::start(bound, &plan.server, &guard).context("cannot serve")?;
         print!("{banner}");
         while signals.next().await == Wish::Reload {
-            self.reload(&guard, &plan, sample).await;
+            self.reload(&guard, &plan, &placed).await;
         }
         tokio::select! {
             () = server.stop() => {}
@@ -77,9 +77,9 @@ impl Run {
         Ok(())
     }
 
-    async fn reload(&self, guard: &Guard, running: &Plan, sample: Option<std::net::SocketAddr>) {
+    async fn reload(&self, guard: &Guard, running: &Plan, placed: &Placed) {
         let file = self.file.display();
-        match reload(&self.file, guard, running, sample).await {
+        match reload(&self.file, guard, running, placed).await {
             Reloaded::Done(problems, waiting) => {
                 for problem in problems.to_string().lines() {
                     log::warn!("{problem}");

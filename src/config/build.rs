@@ -216,21 +216,11 @@ fn settings(name: &str, upstream: &UpstreamFile, path: &KeyPath, problems: &mut 
     }
 }
 
-/// Puts the server at `url` in the place of every upstream's servers.
+/// Reads `host:port`, `http://host[:port]` or `https://host[:port]`.
 ///
 /// # Errors
-/// A message for the user when `url` is no server.
-pub fn upstream_at(plan: &mut Plan, url: &str) -> Result<(), String> {
-    let server = server_address(url)?;
-    for upstream in &mut plan.gateway.upstreams {
-        upstream.sample = false;
-        upstream.servers = vec![server.clone()];
-    }
-    Ok(())
-}
-
-/// Reads `host:port`, `http://host[:port]` or `https://host[:port]`.
-fn server_address(text: &str) -> Result<UpstreamServer, String> {
+/// A message for the user when `text` is no server.
+pub fn server_address(text: &str) -> Result<UpstreamServer, String> {
     let (tls, authority) = match text.split_once("://") {
         None => (None, text),
         Some(("http", rest)) => (Some(false), rest),
@@ -242,12 +232,16 @@ fn server_address(text: &str) -> Result<UpstreamServer, String> {
         return Err("a server is a host and a port; `forward_path` of a route sets the path".into());
     }
     let parsed: http::uri::Authority = authority.parse().map_err(|_| format!("{text:?} is no host and port"))?;
-    let port = match (parsed.port(), tls) {
-        // `parse` alone accepts a port that is no number or too large.
-        (Some(port), _) => port.as_str().parse().ok().filter(|port| *port != 0),
-        (None, Some(true)) => Some(443),
-        (None, Some(false)) => Some(80),
-        (None, None) => None,
+    // `Authority` has no port where it has one that is no number or too large.
+    let port = match (authority.strip_prefix(parsed.host()), tls) {
+        (Some(""), Some(true)) => Some(443),
+        (Some(""), Some(false)) => Some(80),
+        (Some(""), None) | (None, _) => None,
+        (Some(typed), _) => {
+            let digits = typed.strip_prefix(':').unwrap_or_default();
+            let plain = digits.bytes().all(|b| b.is_ascii_digit());
+            digits.parse().ok().filter(|port| plain && *port != 0)
+        }
     };
     let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
     match port {

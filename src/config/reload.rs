@@ -10,6 +10,16 @@ use std::path::Path;
 use super::build::{Plan, plan_file};
 use super::problem::Problems;
 use crate::gateway::{Guard, Rules};
+use crate::upstream::ServerSettings;
+
+/// What a file does not know and a process adds to it, at its start and at every reload alike.
+#[derive(Clone, Debug, Default)]
+pub struct Placed {
+    /// Where the sample backend listens.
+    pub sample: Option<SocketAddr>,
+    /// The server that stands in for all upstreams.
+    pub upstream: Option<ServerSettings>,
+}
 
 /// How a reload ended.
 pub enum Reloaded {
@@ -19,16 +29,16 @@ pub enum Reloaded {
     Refused(Problems),
 }
 
-/// Reads the file at `path` again and puts it in force. `running` is the plan the process was started with, `sample`
-/// the address of its sample backend.
-pub async fn reload(path: &Path, guard: &Guard, running: &Plan, sample: Option<SocketAddr>) -> Reloaded {
+/// Reads the file at `path` again and puts it in force. `running` is the plan the process was started with, `placed`
+/// what was added to it.
+pub async fn reload(path: &Path, guard: &Guard, running: &Plan, placed: &Placed) -> Reloaded {
     let shared = guard.shared();
     let (plan, problems) = plan_file(path, shared.clock().wall());
     let Some(mut plan) = plan else {
         shared.metrics().config_refused();
         return Reloaded::Refused(problems);
     };
-    plan.place_sample(sample);
+    plan.place(placed);
     let waiting = plan.waits_for_restart(running);
     let rules = Rules::build(plan.gateway, shared, Some(&guard.rules()));
     rules.look_up().await;
@@ -38,15 +48,20 @@ pub async fn reload(path: &Path, guard: &Guard, running: &Plan, sample: Option<S
 }
 
 impl Plan {
-    /// Fills the address of the sample backend in where the configuration asks for it.
-    pub fn place_sample(&mut self, sample: Option<SocketAddr>) {
-        let server = sample.map(|address| crate::upstream::ServerSettings {
+    /// Puts the server that stands in for all upstreams in their place; without one, fills the address of the sample
+    /// backend in where the configuration asks for it.
+    pub fn place(&mut self, placed: &Placed) {
+        let sample = placed.sample.map(|address| ServerSettings {
             tls: false,
             host: address.ip().to_string(),
             port: address.port(),
         });
-        for upstream in self.gateway.upstreams.iter_mut().filter(|upstream| upstream.sample) {
-            upstream.servers = server.iter().cloned().collect();
+        for upstream in &mut self.gateway.upstreams {
+            match &placed.upstream {
+                Some(server) => upstream.servers = vec![server.clone()],
+                None if upstream.sample => upstream.servers = sample.iter().cloned().collect(),
+                None => {}
+            }
         }
     }
 
