@@ -2,7 +2,8 @@
 //!
 //! Every command is a file in `cli/`. Exit codes: 0 success; 1 it did not work; 2 wrong usage; 78 (`EX_CONFIG` of
 //! sysexits) a configuration that must not start. What a command reports goes to standard output, what went wrong
-//! to standard error. Secrets are taken from options, files or the environment and are never printed.
+//! to standard error; `run` leaves standard output to the access log. Secrets are taken from options, files or the
+//! environment and are never printed.
 
 mod check;
 mod client;
@@ -11,6 +12,8 @@ mod run;
 mod send;
 mod sign;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,9 +57,26 @@ pub fn main() -> ExitCode {
         Command::Send(send) => send.execute(),
     };
     result.unwrap_or_else(|problem| {
-        eprintln!("hookward: {problem:#}");
+        complain(format_args!("hookward: {problem:#}\n"));
         ExitCode::FAILURE
     })
+}
+
+/// Writes a line of what a command reports.
+///
+/// # Errors
+/// It cannot be written. A reader that has seen enough and left (`hookward providers | head -1`) is no error.
+fn say(line: impl Display) -> io::Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Writes what went wrong, or what else must not get in between the lines of a report.
+fn complain(text: impl Display) {
+    // There is nobody left to tell that standard error is gone.
+    let _ = write!(io::stderr(), "{text}");
 }
 
 /// Where a signing secret comes from.

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::EX_CONFIG;
+use super::{EX_CONFIG, complain};
 use crate::clock::Clock;
 use crate::config::{Placed, Plan, Reloaded, plan_file, reload, server_address};
 use crate::gateway::{Guard, ReplayPolicy, RouteSettings};
@@ -28,7 +28,7 @@ impl Run {
         let clock = Clock::system();
         let (plan, problems) = plan_file(&self.file, clock.wall());
         if !problems.is_empty() {
-            eprint!("{problems}");
+            complain(&problems);
         }
         drop(problems);
         let Some(plan) = plan else {
@@ -65,7 +65,7 @@ impl Run {
         let mut signals = Signals::new()?;
         let banner = banner(&plan, &bound);
         let server = Server::start(bound, &plan.server, &guard).context("cannot serve")?;
-        print!("{banner}");
+        complain(banner);
         while signals.next().await == Wish::Reload {
             self.reload(&guard, &plan, &placed).await;
         }

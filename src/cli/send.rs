@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use http::HeaderName;
 
-use super::{SecretArgs, client, sign};
+use super::{SecretArgs, client, say, sign};
 use crate::clock::{Clock, UnixMillis};
 
 /// How old a stale event is signed to be.
@@ -71,17 +71,20 @@ impl Send {
         }
         let stamped = provider.scheme.tolerance().is_some();
         match &self.fault {
-            Fault { forge: true, .. } => println!("Sending a body that was changed after it was signed."),
-            Fault { stale: true, .. } if stamped => println!("Sending an event signed an hour ago."),
-            Fault { stale: true, .. } => println!("{} signs no time, so nothing can be stale.", provider.title),
-            Fault { replay: true, .. } => println!("Sending an event."),
-            _ => println!("Sending a genuine event."),
+            Fault { forge: true, .. } => say("Sending a body that was changed after it was signed.")?,
+            Fault { stale: true, .. } if stamped => say("Sending an event signed an hour ago.")?,
+            Fault { stale: true, .. } => say(format_args!(
+                "{} signs no time, so nothing can be stale.",
+                provider.title
+            ))?,
+            Fault { replay: true, .. } => say("Sending an event.")?,
+            _ => say("Sending a genuine event.")?,
         }
         let bad = self.fault.forge || (self.fault.stale && stamped);
         let first = exchange(&clock, &self.url, &headers, &body, if bad { "401" } else { "a 2xx" })?;
         let mut as_expected = if bad { first == 401 } else { (200..300).contains(&first) };
         if self.fault.replay {
-            println!("Sending the very same request again.");
+            say("Sending the very same request again.")?;
             let expected = format!("{first} again, and nothing new at the backend");
             as_expected &= exchange(&clock, &self.url, &headers, &body, &expected)? == first;
         }
@@ -111,24 +114,21 @@ fn exchange(
     let started = clock.moment();
     let answer = client::post(url, headers, body)?;
     let took = clock.moment().since(started);
-    println!(
-        "{}",
-        answer
-            .head
-            .replace("\r\n", "\n")
-            .escape_default()
-            .to_string()
-            .replace("\\n", "\n")
-            .replace("\\\"", "\"")
-            .replace("\\'", "'")
-    );
+    say(answer
+        .head
+        .replace("\r\n", "\n")
+        .escape_default()
+        .to_string()
+        .replace("\\n", "\n")
+        .replace("\\\"", "\"")
+        .replace("\\'", "'"))?;
     if !answer.body.is_empty() {
-        println!("\n{}", String::from_utf8_lossy(&answer.body).trim_end());
+        say(format_args!("\n{}", String::from_utf8_lossy(&answer.body).trim_end()))?;
     }
-    println!(
+    say(format_args!(
         "\n-> {} in {:.1} ms; expected {expected}\n",
         answer.status,
         took.as_secs_f64() * 1000.0
-    );
+    ))?;
     Ok(answer.status)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use http::HeaderName;
 
-use super::SecretArgs;
+use super::{SecretArgs, say};
 use crate::clock::{Clock, UnixMillis};
 use crate::providers::{Provider, builtin};
 use crate::secret::Secret;
@@ -47,8 +47,10 @@ impl Sign {
             .map_or_else(|| Clock::system().wall(), UnixMillis::from_seconds);
         let headers = sign(&provider, &self.secret.read()?, &id, now, &body)?;
         match self.curl {
-            true => println!("{}", self.curl_command(&headers)),
-            false => headers.iter().for_each(|(name, value)| println!("{name}: {value}")),
+            true => say(self.curl_command(&headers))?,
+            false => headers
+                .iter()
+                .try_for_each(|(name, value)| say(format_args!("{name}: {value}")))?,
         }
         Ok(ExitCode::SUCCESS)
     }
