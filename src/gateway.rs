@@ -34,7 +34,7 @@ use pingora_core::protocols::http::ServerSession;
 use tokio::task::JoinHandle;
 
 use crate::clock::Moment;
-use crate::event::{Event, Received};
+use crate::event::{Event, Received, Sender};
 use crate::observe::metrics::Outcome;
 use crate::upstream::{self, Answer, Upstream};
 use replay::Verdict;
@@ -49,6 +49,7 @@ pub use shared::Shared;
 pub use trail::Trail;
 
 pub(crate) use admit::Place as Active;
+pub(crate) use head::host;
 pub use head::{Framed, frame};
 pub(crate) use respond::refuse_raw;
 pub(crate) use route::loosest as loosest_path;
@@ -75,8 +76,16 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) enum Handled {
     /// Nobody: it was a webhook, or refused, and has been answered.
     Answered,
-    /// The caller: it is no webhook, and the rules pass such requests through to this upstream.
-    Passthrough(Arc<Upstream>),
+    /// The caller: it is no webhook, and the rules pass such requests through.
+    Passthrough(Passage),
+}
+
+/// A request on its way through to the application.
+pub(crate) struct Passage {
+    /// Where it goes.
+    pub(crate) upstream: Arc<Upstream>,
+    /// Who sent it, for `x-forwarded-*`.
+    pub(crate) sender: Sender,
 }
 
 /// How the corridor ends when it does not refuse.
@@ -87,7 +96,7 @@ pub(crate) enum Handled {
 enum End {
     Answer(Answer),
     Reply(Outcome, Reply),
-    Passthrough(Arc<Upstream>),
+    Passthrough(Passage),
 }
 
 impl Guard {
@@ -153,7 +162,7 @@ impl Guard {
             session.set_keepalive(None);
         }
         match self.walk(rules, session, trail).await {
-            Ok(End::Passthrough(upstream)) => return Handled::Passthrough(upstream),
+            Ok(End::Passthrough(passage)) => return Handled::Passthrough(passage),
             Ok(End::Answer(answer)) => {
                 let status = answer.status().as_u16();
                 let (written, streamed) = respond::answer(session, answer).await;
@@ -180,14 +189,6 @@ impl Guard {
         trail.refused(reason, written);
     }
 
-    /// The `x-forwarded-*` headers for a request that is passed through.
-    pub(crate) fn forwarded(&self, session: &ServerSession) -> [(&'static str, Vec<u8>); 3] {
-        let rules = self.rules.load();
-        let head = head::Head::of(session, |address| rules.trusts(address));
-        let request = session.req_header();
-        upstream::forwarded(&request.headers, head.sender(), head::host(request))
-    }
-
     /// The corridor.
     async fn walk(&self, rules: &Rules, session: &mut ServerSession, trail: &mut Trail) -> Result<End, Refusal> {
         let shared = &*self.shared;
@@ -199,7 +200,10 @@ impl Guard {
         // Route: for what.
         let request = session.req_header();
         let route = match rules.find(head::host(request), head::target(request))? {
-            Found::Passthrough(upstream) => return Ok(End::Passthrough(Arc::clone(upstream))),
+            Found::Passthrough(upstream) => {
+                let (upstream, sender) = (Arc::clone(upstream), head.sender());
+                return Ok(End::Passthrough(Passage { upstream, sender }));
+            }
             Found::Webhook(route) => route,
         };
         trail.routed(route);

@@ -15,8 +15,8 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use crate::gateway::{Active, Guard, Handled, Reason, Trail};
-use crate::upstream::{Candidate, Turn, Upstream, is_ours};
+use crate::gateway::{Active, Guard, Handled, Passage, Reason, Trail, host};
+use crate::upstream::{Candidate, Turn, forwarded, is_ours};
 
 /// The proxy application.
 pub(crate) struct Gateway {
@@ -30,9 +30,9 @@ pub(crate) struct Context {
     _active: Active,
 }
 
-/// A request on its way through to the application.
+/// A request on its way through to the application, and the servers it tries.
 struct Pass {
-    upstream: Arc<Upstream>,
+    passage: Passage,
     turn: Turn,
     asked: Option<Candidate>,
 }
@@ -63,10 +63,10 @@ impl ProxyHttp for Gateway {
             .await
         {
             Handled::Answered => Ok(true),
-            Handled::Passthrough(upstream) => {
+            Handled::Passthrough(passage) => {
                 ctx.pass = Some(Pass {
-                    turn: upstream.turn(),
-                    upstream,
+                    turn: passage.upstream.turn(),
+                    passage,
                     asked: None,
                 });
                 Ok(false)
@@ -91,10 +91,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        if let Some(Pass { upstream, asked, .. }) = &mut ctx.pass
+        if let Some(Pass { passage, asked, .. }) = &mut ctx.pass
             && let Some(server) = asked.take()
         {
-            upstream.failed(&server);
+            passage.upstream.failed(&server);
             e.set_retry(true);
         }
         e
@@ -104,14 +104,18 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        _ctx: &mut Context,
+        ctx: &mut Context,
     ) -> Result<()> {
-        let forwarded = self.guard.forwarded(session.as_downstream());
-        let ours: Vec<HeaderName> = request.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+        let Some(Pass { passage, .. }) = &ctx.pass else {
+            return Ok(());
+        };
+        let ours = request.headers.keys().filter(|name| is_ours(name, passage.sender));
+        let ours: Vec<HeaderName> = ours.cloned().collect();
         for name in &ours {
             request.remove_header(name);
         }
-        for (name, value) in forwarded {
+        let received = session.req_header();
+        for (name, value) in forwarded(&received.headers, passage.sender, host(received)) {
             request.insert_header(name, value)?;
         }
         Ok(())

@@ -39,7 +39,7 @@ impl Request {
         );
         let nominated = Nominated::of(received.headers);
         for (name, value) in received.headers {
-            if !is_ours(name) && !is_hop_by_hop(name) && !nominated.contains(name) {
+            if !is_ours(name, received.sender) && !is_hop_by_hop(name) && !nominated.contains(name) {
                 field(&mut head, name.as_str(), value.as_bytes());
             }
         }
@@ -131,23 +131,26 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
 }
 
 /// Names that only the gateway may write, in any spelling that an upstream may take for them: CGI-like interfaces
-/// turn `-` and `_` into the same character.
-pub(crate) fn is_ours(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    let like = |ours: &[u8]| {
-        name.len() >= ours.len() && name.iter().zip(ours).all(|(n, o)| n == o || (*o == b'-' && *n == b'_'))
-    };
-    match name.first() {
-        Some(b'x') => {
-            like(b"x-hookward-")
-                || [&b"x-forwarded-for"[..], b"x-forwarded-proto", b"x-forwarded-host"]
-                    .iter()
-                    .any(|ours| name.len() == ours.len() && like(ours))
-        }
-        // RFC 7239; we speak the older dialect, and a client's own must not contradict it.
-        Some(b'f') => name == b"forwarded",
-        _ => false,
+/// turn `-` and `_` into the same character, some of them everything that is neither letter nor digit.
+///
+/// `x-forwarded-for`, `-proto` and `-host` are written by us in any case; others of that family
+/// (`x-forwarded-port`, `-ssl`, `-prefix`) are a proxy's to say, so they travel only when `sender` is a trusted one,
+/// and only as they are properly spelt: the look-alikes are from whoever is behind it.
+pub(crate) fn is_ours(name: &HeaderName, sender: Sender) -> bool {
+    let name = name.as_str();
+    // RFC 7239; we speak the older dialect, and a client's own must not contradict it.
+    if family(name, "x-hookward-") || name == "forwarded" {
+        return true;
     }
+    let written = matches!(name, "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host");
+    let proper = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    family(name, "x-forwarded-") && (written || !proper || !sender.trusted)
+}
+
+/// Whether `name` begins like `prefix`, whatever stands for its dashes.
+fn family(name: &str, prefix: &str) -> bool {
+    let same = |(n, p): (u8, u8)| n == p || (p == b'-' && !n.is_ascii_alphanumeric());
+    name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(same)
 }
 
 /// The names a client listed in `Connection`: they are for this hop alone.

@@ -4,6 +4,6 @@ mod client;
 mod gateway;
 mod upstream;
 
-pub use client::{Answer, Client, header, request};
+pub use client::{Answer, Client, header, headers, request};
 pub use gateway::{Gateway, NOW, SECRET, github, route_yaml, sign_github};
-pub use upstream::{Recorded, Upstream};
+pub use upstream::{Blackhole, Recorded, Refusing, Upstream, Wire};

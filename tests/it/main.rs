@@ -4,4 +4,5 @@
 
 mod config;
 mod first;
+mod forwarding;
 mod harness;

@@ -27,6 +27,14 @@ impl Answer {
         header(&self.head, name)
     }
 
+    /// Every value of a header, by lower-case name.
+    pub fn headers(&self, name: &str) -> Vec<&str> {
+        headers(&self.head)
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .collect()
+    }
+
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
@@ -34,8 +42,13 @@ impl Answer {
 
 /// The value of a header in a head, by lower-case name.
 pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
-    lines.find_map(|(n, value)| n.eq_ignore_ascii_case(name).then(|| value.trim()))
+    headers(head).find_map(|(n, value)| n.eq_ignore_ascii_case(name).then_some(value))
+}
+
+/// Names and values of a head, in order.
+pub fn headers(head: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name, value.trim()))
 }
 
 /// One request on a connection of its own.
@@ -86,6 +99,24 @@ impl Client {
             .expect("the connection ended before an answer")
     }
 
+    /// The next final answer, or `None` when the connection ends before it is whole by its own framing.
+    pub async fn whole_answer(&mut self) -> Option<Answer> {
+        loop {
+            let answer = tokio::time::timeout(PATIENCE, self.read_answer(false)).await;
+            let answer = answer.expect("no answer in time")?;
+            if answer.status >= 200 {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// The head of the next answer; its body is left to be read.
+    pub async fn head(&mut self) -> String {
+        let head = tokio::time::timeout(PATIENCE, self.read_head()).await;
+        head.expect("no answer in time")
+            .expect("the connection ended before an answer")
+    }
+
     /// Whatever comes until the other side closes.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
@@ -99,10 +130,13 @@ impl Client {
 
     /// Waits for `count` bytes and takes them.
     pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
-        while self.unread.len() < count {
-            assert!(self.more().await, "the connection ended early: {:?}", self.unread);
-        }
-        self.unread.drain(..count).collect()
+        let bytes = self.take(count).await;
+        bytes.unwrap_or_else(|| panic!("the connection ended early: {:?}", self.unread))
+    }
+
+    /// The next chunk of a chunked answer whose head was read.
+    pub async fn chunk(&mut self) -> Vec<u8> {
+        self.next_chunk().await.expect("the connection ended early")
     }
 
     /// Says that no more will be sent.
@@ -123,6 +157,19 @@ impl Client {
     }
 
     async fn read_answer(&mut self, bodiless: bool) -> Option<Answer> {
+        let head = self.read_head().await?;
+        let status: u16 = head[9..12].parse().unwrap();
+        let body = match (header(&head, "content-length"), header(&head, "transfer-encoding")) {
+            _ if bodiless || status < 200 || status == 204 || status == 304 => Vec::new(),
+            (Some(length), None) => self.take(length.parse().unwrap()).await?,
+            (None, Some("chunked")) => self.chunks().await?,
+            (None, None) => self.rest().await,
+            both => panic!("ambiguous framing {both:?}"),
+        };
+        Some(Answer { status, head, body })
+    }
+
+    async fn read_head(&mut self) -> Option<String> {
         let end = loop {
             if let Some(end) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
                 break end + 4;
@@ -131,31 +178,42 @@ impl Client {
                 return None;
             }
         };
-        let head = String::from_utf8(self.unread.drain(..end).collect()).unwrap();
-        let status: u16 = head[9..12].parse().unwrap();
-        let body = match (header(&head, "content-length"), header(&head, "transfer-encoding")) {
-            _ if bodiless || status < 200 || status == 204 || status == 304 => Vec::new(),
-            (Some(length), None) => self.bytes(length.parse().unwrap()).await,
-            (None, Some("chunked")) => self.chunks().await,
-            (None, None) => self.rest().await,
-            both => panic!("ambiguous framing {both:?}"),
-        };
-        Some(Answer { status, head, body })
+        Some(String::from_utf8(self.unread.drain(..end).collect()).unwrap())
     }
 
-    async fn chunks(&mut self) -> Vec<u8> {
+    async fn chunks(&mut self) -> Option<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let mut line = Vec::new();
-            while !line.ends_with(b"\r\n") {
-                line.extend(self.bytes(1).await);
-            }
-            let size = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
-            body.extend(self.bytes(size).await);
-            assert_eq!(self.bytes(2).await, b"\r\n");
-            if size == 0 {
-                return body;
+            match self.next_chunk().await? {
+                last if last.is_empty() => return Some(body),
+                chunk => body.extend(chunk),
             }
         }
+    }
+
+    async fn next_chunk(&mut self) -> Option<Vec<u8>> {
+        let end = loop {
+            if let Some(end) = self.unread.windows(2).position(|w| w == b"\r\n") {
+                break end + 2;
+            }
+            if !self.more().await {
+                return None;
+            }
+        };
+        let line = self.take(end).await?;
+        let size = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
+        let chunk = self.take(size).await?;
+        assert_eq!(self.take(2).await?, b"\r\n");
+        Some(chunk)
+    }
+
+    /// Takes `count` bytes; `None` when the connection ends before.
+    async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.unread.len() < count {
+            if !self.more().await {
+                return None;
+            }
+        }
+        Some(self.unread.drain(..count).collect())
     }
 }

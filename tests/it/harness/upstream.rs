@@ -1,13 +1,16 @@
 //! An upstream that keeps every byte it received and answers what the test says.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
-use super::header;
+use super::client::{header, headers};
 
 /// A request as the upstream got it.
 #[derive(Clone, Debug)]
@@ -26,17 +29,26 @@ impl Recorded {
 
     /// How often a header occurs.
     pub fn count(&self, name: &str) -> usize {
-        let names = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
-        names.filter(|(n, _)| n.eq_ignore_ascii_case(name)).count()
+        headers(&self.head)
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .count()
+    }
+
+    /// Names and values of the head, in order.
+    pub fn headers(&self) -> Vec<(&str, &str)> {
+        headers(&self.head).collect()
     }
 }
 
 /// What an upstream answers to the n-th request it got, as bytes on the wire; an empty answer closes the connection.
 type Script = dyn Fn(usize, &Recorded) -> Vec<u8> + Send + Sync;
 
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
 pub struct Upstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Recorded>>>,
+    connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
     forbidden: bool,
 }
@@ -44,7 +56,7 @@ pub struct Upstream {
 impl Upstream {
     /// Answers 200 `ok` to everything.
     pub async fn ok() -> Upstream {
-        Upstream::answering(|_, _| b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()).await
+        Upstream::answering(|_, _| OK.to_vec()).await
     }
 
     /// Answers each request with a status and an empty body.
@@ -62,25 +74,66 @@ impl Upstream {
 
     /// Answers as the script says.
     pub async fn answering(script: impl Fn(usize, &Recorded) -> Vec<u8> + Send + Sync + 'static) -> Upstream {
+        let script: Arc<Script> = Arc::new(script);
+        Upstream::playing(move |wire| serve(wire, Arc::clone(&script))).await
+    }
+
+    /// Plays every connection as the test says, byte by byte.
+    pub async fn playing<F, Play>(play: F) -> Upstream
+    where
+        F: Fn(Wire) -> Play + Send + Sync + 'static,
+        Play: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Upstream::on(listener, play)
+    }
+
+    /// Answers as the script says, over TLS; handshakes that fail are no connections.
+    pub async fn over_tls(
+        acceptor: TlsAcceptor,
+        script: impl Fn(usize, &Recorded) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Upstream {
+        let script: Arc<Script> = Arc::new(script);
+        Upstream::playing(move |wire| {
+            let (acceptor, script) = (acceptor.clone(), Arc::clone(&script));
+            async move {
+                if let Ok(stream) = acceptor.accept(wire.stream).await {
+                    let (number, seen) = (wire.number, wire.seen);
+                    serve(Wire::new(stream, number, seen), script).await;
+                }
+            }
+        })
+        .await
+    }
+
+    fn on<F, Play>(listener: TcpListener, play: F) -> Upstream
+    where
+        F: Fn(Wire) -> Play + Send + Sync + 'static,
+        Play: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let script: Arc<Script> = Arc::new(script);
-        let record = Arc::clone(&seen);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (record, count) = (Arc::clone(&seen), Arc::clone(&connections));
         let task = tokio::spawn(async move {
-            for connection in 0.. {
-                let Ok((stream, _)) = listener.accept().await else {
-                    return;
-                };
-                tokio::spawn(serve(stream, connection, Arc::clone(&record), Arc::clone(&script)));
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(play(Wire::new(stream, number, Arc::clone(&record))));
             }
         });
         Upstream {
             address,
             seen,
+            connections,
             task,
             forbidden: false,
         }
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// Everything received so far.
@@ -98,18 +151,98 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve(mut stream: TcpStream, connection: usize, seen: Arc<Mutex<Vec<Recorded>>>, script: Arc<Script>) {
-    stream.set_nodelay(true).unwrap();
-    let mut unread = Vec::new();
-    while let Some(mut request) = receive(&mut stream, &mut unread).await {
-        request.connection = connection;
-        let n = {
-            let mut seen = seen.lock().unwrap();
-            seen.push(request.clone());
-            seen.len() - 1
+/// One connection to an upstream, in the hand of a test.
+pub struct Wire<S = TcpStream> {
+    stream: S,
+    unread: Vec<u8>,
+    /// Which of the upstream's connections it is, from 0.
+    pub number: usize,
+    seen: Arc<Mutex<Vec<Recorded>>>,
+}
+
+impl Wire {
+    /// Ends the connection with a reset instead of a farewell.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    fn new(stream: S, number: usize, seen: Arc<Mutex<Vec<Recorded>>>) -> Self {
+        Wire {
+            stream,
+            unread: Vec::new(),
+            number,
+            seen,
+        }
+    }
+
+    /// The next request, recorded, with its position among all that the upstream got; `None` when the other side
+    /// is done.
+    pub async fn request(&mut self) -> Option<(usize, Recorded)> {
+        let head = self.head().await?;
+        // Read by the declared length alone: what a proxy sends on must be framed by exactly one of those.
+        let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        let body = self.bytes(length).await?;
+        let request = Recorded {
+            head,
+            body,
+            connection: self.number,
         };
+        let mut seen = self.seen.lock().unwrap();
+        seen.push(request.clone());
+        Some((seen.len() - 1, request))
+    }
+
+    /// The head of the next request, not recorded; its body is left to be read.
+    pub async fn head(&mut self) -> Option<String> {
+        let end = loop {
+            if let Some(end) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if !self.more().await {
+                return None;
+            }
+        };
+        Some(String::from_utf8(self.unread.drain(..end).collect()).unwrap())
+    }
+
+    /// The next `count` bytes; `None` when the other side ends before.
+    pub async fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.unread.len() < count {
+            if !self.more().await {
+                return None;
+            }
+        }
+        Some(self.unread.drain(..count).collect())
+    }
+
+    /// Sends bytes; false when the other side is gone.
+    pub async fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
+    }
+
+    /// Waits until the other side ends the connection; true when it sent nothing more.
+    pub async fn ends(&mut self) -> bool {
+        self.unread.is_empty() && !self.more().await
+    }
+
+    async fn more(&mut self) -> bool {
+        let mut buffer = [0; 64 * 1024];
+        match self.stream.read(&mut buffer).await {
+            Ok(read) if read > 0 => {
+                self.unread.extend_from_slice(&buffer[..read]);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut wire: Wire<S>, script: Arc<Script>) {
+    while let Some((n, request)) = wire.request().await {
         let answer = script(n, &request);
-        if answer.is_empty() || stream.write_all(&answer).await.is_err() {
+        if answer.is_empty() || !wire.send(&answer).await {
             return;
         }
         // An answer without a length ends with the connection.
@@ -120,30 +253,49 @@ async fn serve(mut stream: TcpStream, connection: usize, seen: Arc<Mutex<Vec<Rec
     }
 }
 
-async fn receive(stream: &mut TcpStream, unread: &mut Vec<u8>) -> Option<Recorded> {
-    let mut buffer = vec![0; 256 * 1024];
-    let end = loop {
-        if let Some(end) = unread.windows(4).position(|w| w == b"\r\n\r\n") {
-            break end + 4;
-        }
-        match stream.read(&mut buffer).await {
-            Ok(read) if read > 0 => unread.extend_from_slice(&buffer[..read]),
-            _ => return None,
-        }
-    };
-    let head = String::from_utf8(unread.drain(..end).collect()).unwrap();
-    // Read by the declared length alone: what a proxy sends on must be framed by exactly one of those.
-    let length: usize = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
-    while unread.len() < length {
-        match stream.read(&mut buffer).await {
-            Ok(read) if read > 0 => unread.extend_from_slice(&buffer[..read]),
-            _ => return None,
+/// An address that refuses connections, and is nobody else's for as long as this is kept.
+pub struct Refusing {
+    pub address: SocketAddr,
+    socket: TcpSocket,
+}
+
+impl Refusing {
+    pub fn new() -> Refusing {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Refusing {
+            address: socket.local_addr().unwrap(),
+            socket,
         }
     }
-    let body = unread.drain(..length).collect();
-    Some(Recorded {
-        head,
-        body,
-        connection: 0,
-    })
+
+    /// From here on it takes connections and answers 200 `ok`.
+    pub fn recovers(self) -> Upstream {
+        let script: Arc<Script> = Arc::new(|_, _| OK.to_vec());
+        let listener = self.socket.listen(64).unwrap();
+        Upstream::on(listener, move |wire| serve(wire, Arc::clone(&script)))
+    }
+}
+
+/// An address that takes no connection and refuses none: its backlog is full, so that connecting takes for ever.
+pub struct Blackhole {
+    pub address: SocketAddr,
+    _listener: TcpListener,
+    _waiting: TcpStream,
+}
+
+impl Blackhole {
+    pub async fn new() -> Blackhole {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        // A backlog of zero has room for one connection that waits to be accepted.
+        let listener = socket.listen(0).unwrap();
+        let waiting = TcpStream::connect(address).await.unwrap();
+        Blackhole {
+            address,
+            _listener: listener,
+            _waiting: waiting,
+        }
+    }
 }
