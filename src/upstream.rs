@@ -11,6 +11,7 @@ mod idle;
 mod pick;
 mod resolve;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::observe::metrics::{Attempt, UpstreamMetrics};
 
 pub use client::Answer;
 pub use head::Request;
-pub(crate) use head::{forwarded, is_hop_by_hop, is_ours};
+pub(crate) use head::{Nominated, forwarded, is_hop_by_hop, is_ours};
 pub(crate) use pick::{Candidate, Turn};
 pub(crate) use resolve::resolve;
 
@@ -108,19 +109,22 @@ impl Upstream {
         &self.settings
     }
 
-    /// Sends `request` to one of the servers and returns the head of the answer; its body is read from it.
+    /// Sends `request` to one of the servers and returns the head of the answer; its body is read from it. `tries`
+    /// learns which servers were tried, whatever comes of it.
     ///
     /// # Errors
     /// See [`SendError`]. Whatever the error, no server got the complete request twice.
-    pub async fn send(&self, request: &Request, started: Moment) -> Result<Answer, SendError> {
+    pub async fn send(&self, request: &Request, started: Moment, tries: &mut Tries) -> Result<Answer, SendError> {
         // Pinned in place: the future is large, and would be moved into the timeout.
-        let exchange = std::pin::pin!(self.exchange(request, started));
+        let exchange = std::pin::pin!(self.exchange(request, started, tries));
         let sent = pingora_timeout::timeout(self.settings.timeout, exchange).await;
-        let sent = sent.unwrap_or_else(|_| {
-            self.metrics.attempted(Attempt::Timeout);
-            Err(SendError::Timeout)
-        });
-        self.metrics.took(self.clock.moment().since(started));
+        let sent = sent.unwrap_or(Err(SendError::Timeout));
+        if let Err(problem) = &sent {
+            if let Some(attempt) = problem.attempt() {
+                self.metrics.attempted(attempt);
+            }
+            self.metrics.took(self.clock.moment().since(started));
+        }
         sent
     }
 
@@ -139,10 +143,32 @@ impl Upstream {
         self.settings.host.as_deref()
     }
 
+    /// The counters, for the pass-through.
+    pub(crate) fn metrics(&self) -> &UpstreamMetrics {
+        &self.metrics
+    }
+
     /// Leaves out a server to which a connection could not be made.
     pub(crate) fn failed(&self, server: &Candidate) {
         self.metrics.attempted(Attempt::ConnectFailed);
         server.leave_out(self.clock.moment().plus(self.settings.fail_timeout));
+    }
+}
+
+/// The servers that one request was tried on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// How many.
+    pub count: u32,
+    /// The one that answered, or that was tried last.
+    pub last: Option<SocketAddr>,
+}
+
+impl Tries {
+    /// Another one is tried.
+    pub(crate) fn note(&mut self, server: SocketAddr) {
+        self.count = self.count.saturating_add(1);
+        self.last = Some(server);
     }
 }
 
@@ -152,11 +178,25 @@ pub enum SendError {
     /// No server accepted a connection; nothing was sent.
     #[error("no server of the upstream accepts connections")]
     Unreachable,
-    /// The connection ended, or spoke something else than HTTP, before the answer's head was complete. The
-    /// upstream may have acted on the request.
+    /// The connection ended before the answer was complete. The upstream may have acted on the request.
     #[error("the upstream broke off: {0}")]
     Broken(String),
+    /// What came back is no HTTP, or none that can be passed on. The upstream may have acted on the request.
+    #[error("the upstream's answer cannot be read: {0}")]
+    BadAnswer(&'static str),
     /// The configured time was over.
     #[error("the upstream did not answer in time")]
     Timeout,
+}
+
+impl SendError {
+    /// How the attempt counts; servers that could not be reached were counted one by one.
+    fn attempt(&self) -> Option<Attempt> {
+        match self {
+            SendError::Unreachable => None,
+            SendError::Broken(_) => Some(Attempt::Reset),
+            SendError::BadAnswer(_) => Some(Attempt::BadAnswer),
+            SendError::Timeout => Some(Attempt::Timeout),
+        }
+    }
 }

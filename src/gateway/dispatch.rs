@@ -5,7 +5,7 @@ use super::replay::Hold;
 use super::trail::Trail;
 use super::{Route, Shared};
 use crate::event::Event;
-use crate::upstream::{Answer, Request, SendError};
+use crate::upstream::{Answer, Request, SendError, Tries};
 
 /// Sends `event` to the route's upstream and returns the head of the answer. The claim is settled or released by
 /// then: once the upstream has said yes, a client that disconnects while the answer streams changes nothing.
@@ -22,15 +22,16 @@ pub(crate) async fn forward(
     let request = Request::new(&event, 1, route.upstream.host());
     drop(event);
     let started = shared.clock.moment();
+    let mut tries = Tries::default();
     let sent = tokio::select! {
         biased;
-        sent = route.upstream.send(&request, started) => sent.map_err(|problem| refused(route, &problem)),
+        sent = route.upstream.send(&request, started, &mut tries) => sent.map_err(|problem| refused(route, &problem)),
         () = shared.drain_over.notified() => Err(Reason::Draining),
     };
+    trail.tried(tries);
     trail.upstream_took(shared.clock.moment().since(started));
     match sent {
         Ok(answer) => {
-            trail.answered_by(answer.server());
             hold.end(answer.status().as_u16()).await;
             Ok(answer)
         }
@@ -44,7 +45,7 @@ pub(crate) async fn forward(
 fn refused(route: &Route, problem: &SendError) -> Reason {
     log::warn!("route {}: upstream {}: {problem}", route.name, route.upstream.name());
     match problem {
-        SendError::Unreachable | SendError::Broken(_) => Reason::UpstreamDown,
+        SendError::Unreachable | SendError::Broken(_) | SendError::BadAnswer(_) => Reason::UpstreamDown,
         SendError::Timeout => Reason::UpstreamTimeout,
     }
 }

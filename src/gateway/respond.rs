@@ -18,7 +18,7 @@ use super::refusal::{Connection, Reason, Refusal};
 use super::trail::Trail;
 use super::{Route, Rules, Shared, head};
 use crate::providers::HandshakeReply;
-use crate::upstream::{Answer, SendError, is_hop_by_hop};
+use crate::upstream::{Answer, Nominated, SendError, is_hop_by_hop};
 
 /// A body with this much or less to come is read away and the connection kept.
 const DRAIN_BYTES_MAX: u64 = 256 * 1024;
@@ -168,8 +168,11 @@ fn stream_peer(stream: &Stream) -> IpAddr {
 
 async fn write(session: &mut ServerSession, reply: &Reply, extra: &[(HeaderName, String)]) -> Written {
     let head = ResponseHeader::build(reply.status, Some(8)).and_then(|mut head| {
-        head.insert_header(header::CONTENT_TYPE, reply.content_type)?;
-        head.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
+        // RFC 9110 section 8.6: an answer that cannot have a body has no length, not even zero.
+        if head.status != StatusCode::NO_CONTENT {
+            head.insert_header(header::CONTENT_TYPE, reply.content_type)?;
+            head.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
+        }
         head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
         extra
@@ -245,8 +248,8 @@ pub(crate) async fn answer(session: &mut ServerSession, mut answer: Answer) -> (
     if session.write_response_header(Box::new(head)).await.is_err() {
         return (Written::nothing(), Ok(()));
     }
-    let mut bytes = 0_u64;
-    loop {
+    let (mut bytes, mut delivered) = (0_u64, true);
+    while delivered {
         let piece = match answer.chunk().await {
             Ok(Some(piece)) if piece.is_empty() => continue,
             Ok(Some(piece)) => piece,
@@ -260,12 +263,11 @@ pub(crate) async fn answer(session: &mut ServerSession, mut answer: Answer) -> (
         };
         bytes = bytes.saturating_add(piece.len() as u64);
         // The last piece of a known length goes out with the end, in one write.
-        if session.write_response_body(piece, length == Some(bytes)).await.is_err() {
-            // Whether the answer arrives is the sender's affair; the upstream's connection stays good.
-            break;
-        }
+        // Whether it arrives is the sender's affair: no problem of the upstream's.
+        delivered = session.write_response_body(piece, length == Some(bytes)).await.is_ok();
     }
-    let complete = length == Some(bytes) && bytes > 0 || session.write_response_body(Bytes::new(), true).await.is_ok();
+    let ended = length == Some(bytes) && bytes > 0;
+    let complete = delivered && (ended || session.write_response_body(Bytes::new(), true).await.is_ok());
     answer.finish().await;
     (Written { bytes, complete }, Ok(()))
 }
@@ -275,6 +277,8 @@ fn answer_head(session: &ServerSession, answer: &Answer) -> pingora_core::Result
     let status = answer.status();
     let mut head = ResponseHeader::build(status, Some(16))?;
     let mut length = None;
+    let nominated = answer.headers().map(Nominated::of);
+    let for_this_hop = |name| is_hop_by_hop(name) || nominated.as_ref().is_some_and(|names| names.contains(name));
     for (name, value) in answer.headers().into_iter().flatten() {
         if *name == header::CONTENT_LENGTH {
             // Several equal ones were reconciled by the reader; one is sent on.
@@ -282,12 +286,12 @@ fn answer_head(session: &ServerSession, answer: &Answer) -> pingora_core::Result
                 .to_str()
                 .ok()
                 .and_then(|text| text.split(',').next()?.trim().parse().ok());
-        } else if !is_hop_by_hop(name) {
+        } else if !for_this_hop(name) {
             head.append_header(name.clone(), value.clone())?;
         }
     }
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if let Some(length) = length {
+    if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
         head.insert_header(header::CONTENT_LENGTH, length)?;
     } else if session.req_header().version == Version::HTTP_11 && !bodiless && !head::is_head(session.req_header()) {
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?;

@@ -4,7 +4,7 @@
 //! metrics. Nothing else does, so every request leaves exactly one line and is counted once. Facts about a message
 //! are noted after proof only: before it they are whatever a stranger wrote.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::event::Permit;
 use crate::observe::Record;
 use crate::observe::metrics::{InFlight, Limit, Outcome, RouteMetrics};
 use crate::providers::Facts;
+use crate::upstream::Tries;
 
 /// The notes on one request.
 pub struct Trail {
@@ -34,7 +35,7 @@ pub struct Trail {
     bytes_out: u64,
     verify: Option<Duration>,
     upstream: Option<Duration>,
-    server: Option<SocketAddr>,
+    tries: Tries,
     /// Held until the request has ended.
     holds: Option<(Place, InFlight)>,
 }
@@ -61,7 +62,7 @@ impl Trail {
             bytes_out: 0,
             verify: None,
             upstream: None,
-            server: None,
+            tries: Tries::default(),
             holds: None,
         }
     }
@@ -98,8 +99,8 @@ impl Trail {
         self.upstream = Some(time);
     }
 
-    pub(crate) fn answered_by(&mut self, server: SocketAddr) {
-        self.server = Some(server);
+    pub(crate) fn tried(&mut self, tries: Tries) {
+        self.tries = tries;
     }
 
     /// The route, once it was found.
@@ -186,8 +187,8 @@ impl Trail {
             total,
             verify: self.verify,
             upstream: self.upstream,
-            server: self.server,
-            attempts: u32::from(self.upstream.is_some()),
+            server: self.tries.last,
+            attempts: self.tries.count,
             ..Record::new(wall, self.outcome.label(), method.as_bytes(), path.as_bytes())
         }
     }

@@ -16,7 +16,7 @@ use pingora_http::RequestHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::gateway::{Active, Guard, Handled, Passage, Reason, Trail, host};
-use crate::upstream::{Candidate, Turn, forwarded, is_ours};
+use crate::upstream::{Candidate, Tries, Turn, forwarded, is_ours};
 
 /// The proxy application.
 pub(crate) struct Gateway {
@@ -35,6 +35,7 @@ struct Pass {
     passage: Passage,
     turn: Turn,
     asked: Option<Candidate>,
+    tries: Tries,
 }
 
 #[async_trait]
@@ -68,6 +69,7 @@ impl ProxyHttp for Gateway {
                     turn: passage.upstream.turn(),
                     passage,
                     asked: None,
+                    tries: Tries::default(),
                 });
                 Ok(false)
             }
@@ -79,6 +81,7 @@ impl ProxyHttp for Gateway {
         let pass = ctx.pass.as_mut().ok_or_else(down)?;
         let server = pass.turn.next(self.guard.shared().clock().moment()).ok_or_else(down)?;
         let peer = server.peer().clone();
+        pass.tries.note(server.address());
         pass.asked = Some(server);
         Ok(Box::new(peer))
     }
@@ -142,15 +145,13 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, _e: Option<&Error>, ctx: &mut Context) {
         let Some(mut trail) = ctx.trail.take() else { return };
-        if let Some(pass) = &ctx.pass
-            && !trail.is_refused()
-        {
+        if let Some(pass) = &ctx.pass {
+            trail.tried(pass.tries);
+        }
+        if ctx.pass.is_some() && !trail.is_refused() {
             let status = session.response_written().map(|head| head.status.as_u16());
             let (bytes_in, bytes_out) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
             trail.passed(status, bytes_in, bytes_out);
-            if let Some(server) = &pass.asked {
-                trail.answered_by(server.address());
-            }
         }
         trail.close(self.guard.shared(), Some(session.req_header()));
     }

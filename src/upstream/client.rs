@@ -5,47 +5,58 @@
 //! every other case it is closed, so that bytes of one exchange cannot be taken for the answer of the next.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
+use pingora_core::ErrorType;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use tokio::io::AsyncWriteExt;
 
 use super::pick::Candidate;
-use super::{Request, SendError, Upstream};
+use super::{Request, SendError, Tries, Upstream};
 use crate::clock::{Clock, Moment};
-use crate::observe::metrics::Attempt;
+use crate::observe::metrics::{Attempt, UpstreamMetrics};
 
 /// More informational answers than this before the final one are not waited for.
 const INFORMATIONAL_MAX: usize = 8;
 
 impl Upstream {
-    pub(super) async fn exchange(&self, request: &Request, started: Moment) -> Result<Answer, SendError> {
-        let (stream, server) = self.connect().await?;
-        let session = talk(stream, request)
-            .await
-            .inspect_err(|_| self.metrics.attempted(Attempt::Reset))?;
-        self.metrics.attempted(Attempt::Ok);
+    pub(super) async fn exchange(
+        &self,
+        request: &Request,
+        started: Moment,
+        tries: &mut Tries,
+    ) -> Result<Answer, SendError> {
+        let (stream, server) = self.connect(tries).await?;
+        let (session, request_whole) = talk(stream, request).await?;
         self.metrics
             .answered(session.get_status().map_or(0, |status| status.as_u16()));
         Ok(Answer {
             session,
             server,
             deadline: started.plus(self.settings.timeout),
-            clock: self.clock.clone(),
             idle_timeout: self.settings.idle_timeout,
+            request_whole,
             bodiless: request.bodiless_answer,
+            end: End {
+                metrics: Arc::clone(&self.metrics),
+                clock: self.clock.clone(),
+                started,
+                attempt: Attempt::Ok,
+            },
         })
     }
 
     /// A connection to the first server in turn that has one to give. Nothing is sent yet, so trying the next is safe.
-    async fn connect(&self) -> Result<(Stream, Candidate), SendError> {
+    async fn connect(&self, tries: &mut Tries) -> Result<(Stream, Candidate), SendError> {
         let mut turn = self.servers.turn();
         loop {
             let now = self.clock.moment();
             let server = turn.next(now).ok_or(SendError::Unreachable)?;
+            tries.note(server.address());
             if let Some(stream) = server.idle().take(now) {
                 return Ok((stream, server));
             }
@@ -61,27 +72,49 @@ impl Upstream {
     }
 }
 
-/// Writes the request and reads up to the head of the final answer.
-async fn talk(mut stream: Stream, request: &Request) -> Result<HttpSession, SendError> {
-    let broken = |e: &dyn std::fmt::Display| SendError::Broken(e.to_string());
-    write_all(&mut stream, &request.head, &request.body)
-        .await
-        .map_err(|e| broken(&e))?;
+/// Writes the request and reads up to the head of the final answer. Tells whether the whole request went out: a
+/// server may refuse a body before it has read it, and close; its answer counts, its connection does not.
+async fn talk(mut stream: Stream, request: &Request) -> Result<(HttpSession, bool), SendError> {
+    let written = write_all(&mut stream, &request.head, &request.body).await;
     let mut session = HttpSession::new(stream);
-    for _ in 0..INFORMATIONAL_MAX {
-        session.read_response().await.map_err(|e| unread(&e))?;
-        match session.get_status() {
-            Some(StatusCode::SWITCHING_PROTOCOLS) => return Err(broken(&"it switched protocols unasked")),
-            Some(status) if status.is_informational() => continue,
-            _ => return Ok(session),
-        }
+    match (written, final_head(&mut session).await) {
+        (written, Ok(())) => Ok((session, written.is_ok())),
+        (Ok(()), Err(problem)) => Err(problem),
+        (Err(first), Err(_)) => Err(SendError::Broken(first.to_string())),
     }
-    Err(broken(&"too many informational answers"))
 }
 
-/// Whole, Pingora's error would quote what was read; that is the upstream's and no business of a log.
-fn unread(e: &pingora_core::Error) -> SendError {
-    SendError::Broken(e.etype().as_str().to_owned())
+async fn final_head(session: &mut HttpSession) -> Result<(), SendError> {
+    for _ in 0..INFORMATIONAL_MAX {
+        session.read_response().await.map_err(|e| broken(&e))?;
+        match session.get_status() {
+            Some(StatusCode::SWITCHING_PROTOCOLS) => return Err(SendError::BadAnswer("protocols switched unasked")),
+            Some(status) if status.is_informational() => continue,
+            _ => return readable(session),
+        }
+    }
+    Err(SendError::BadAnswer("too many informational answers"))
+}
+
+/// We ask for no transfer coding and read none but chunks; another one, passed on as if it were the body, would be
+/// taken for what the upstream meant.
+fn readable(session: &HttpSession) -> Result<(), SendError> {
+    let headers = session.resp_header().map(|head| &head.headers);
+    let mut codings = headers
+        .into_iter()
+        .flat_map(|headers| headers.get_all(header::TRANSFER_ENCODING));
+    match codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        true => Ok(()),
+        false => Err(SendError::BadAnswer("unknown transfer coding")),
+    }
+}
+
+/// What Pingora says about bytes that are no HTTP quotes them; they are the upstream's and no business of a log.
+fn broken(e: &pingora_core::Error) -> SendError {
+    match e.etype() {
+        ErrorType::ConnectionClosed | ErrorType::ReadError => SendError::Broken(e.to_string()),
+        other => SendError::BadAnswer(other.as_str()),
+    }
 }
 
 /// Head and body in one system call where the kernel takes them whole.
@@ -104,9 +137,25 @@ pub struct Answer {
     session: HttpSession,
     server: Candidate,
     deadline: Moment,
-    clock: Clock,
     idle_timeout: Duration,
+    request_whole: bool,
     bodiless: bool,
+    end: End,
+}
+
+/// Counts the attempt when the answer has ended, or whoever reads it has gone.
+struct End {
+    metrics: Arc<UpstreamMetrics>,
+    clock: Clock,
+    started: Moment,
+    attempt: Attempt,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.metrics.attempted(self.attempt);
+        self.metrics.took(self.clock.moment().since(self.started));
+    }
 }
 
 impl Answer {
@@ -120,38 +169,35 @@ impl Answer {
         self.session.resp_header().map(|head| &head.headers)
     }
 
-    /// The server that answered.
-    pub fn server(&self) -> std::net::SocketAddr {
-        self.server.address()
-    }
-
     /// The next piece of the body; `None` at its end.
     ///
     /// # Errors
-    /// [`SendError::Broken`] when the answer ends before its framing says so, [`SendError::Timeout`] when the
-    /// upstream's total time is over.
+    /// [`SendError::Broken`] when the answer ends before its framing says so, [`SendError::BadAnswer`] when it breaks
+    /// it, [`SendError::Timeout`] when the upstream's total time is over.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, SendError> {
         if self.bodiless {
             return Ok(None);
         }
-        let left = self.deadline.since(self.clock.moment());
-        match pingora_timeout::timeout(left, self.session.read_body_bytes()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(e)) => Err(unread(&e)),
-            Err(_) => Err(SendError::Timeout),
-        }
+        let left = self.deadline.since(self.end.clock.moment());
+        let problem = match pingora_timeout::timeout(left, self.session.read_body_bytes()).await {
+            Ok(Ok(chunk)) => return Ok(chunk),
+            Ok(Err(e)) => broken(&e),
+            Err(_) => SendError::Timeout,
+        };
+        self.end.attempt = problem.attempt().unwrap_or(Attempt::Reset);
+        Err(problem)
     }
 
     /// Gives the connection back for the next exchange, if it may be used again; otherwise closes it.
     pub async fn finish(mut self) {
         // After a HEAD the reader still expects the body that the headers speak of.
-        if self.bodiless {
+        if self.bodiless || !self.request_whole {
             return self.session.shutdown().await;
         }
         let idle_max = self.idle_max();
         self.session.respect_keepalive();
         if let Some(stream) = self.session.reuse().await {
-            self.server.idle().park(stream, self.clock.moment(), idle_max);
+            self.server.idle().park(stream, self.end.clock.moment(), idle_max);
         }
     }
 

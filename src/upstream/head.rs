@@ -153,17 +153,17 @@ fn family(name: &str, prefix: &str) -> bool {
     name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(same)
 }
 
-/// The names a client listed in `Connection`: they are for this hop alone.
-struct Nominated<'a>(Vec<&'a [u8]>);
+/// The names that either side listed in `Connection`: they are for this hop alone.
+pub(crate) struct Nominated<'a>(Vec<&'a [u8]>);
 
 impl<'a> Nominated<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
+    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
         let values = headers.get_all(header::CONNECTION).into_iter();
         let names = values.flat_map(|value| value.as_bytes().split(|b| *b == b','));
         Nominated(names.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()).collect())
     }
 
-    fn contains(&self, name: &HeaderName) -> bool {
+    pub(crate) fn contains(&self, name: &HeaderName) -> bool {
         self.0
             .iter()
             .any(|listed| listed.eq_ignore_ascii_case(name.as_str().as_bytes()))
