@@ -5,6 +5,7 @@
 
 mod answers;
 mod broken;
+mod challenge;
 mod heads;
 mod servers;
 mod times;

@@ -139,6 +139,11 @@ impl Client {
         self.next_chunk().await.expect("the connection ended early")
     }
 
+    /// Ends the connection with a reset instead of a farewell.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
     /// Says that no more will be sent.
     pub async fn finish_sending(&mut self) {
         self.stream.shutdown().await.unwrap();

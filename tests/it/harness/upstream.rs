@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::client::{header, headers};
+use super::until;
 
 /// A request as the upstream got it.
 #[derive(Clone, Debug)]
@@ -49,6 +50,7 @@ pub struct Upstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Recorded>>>,
     connections: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
     task: JoinHandle<()>,
     forbidden: bool,
 }
@@ -113,22 +115,33 @@ impl Upstream {
     {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let connections = Arc::new(AtomicUsize::new(0));
-        let (record, count) = (Arc::clone(&seen), Arc::clone(&connections));
+        let [connections, open] = [(), ()].map(|()| Arc::new(AtomicUsize::new(0)));
+        let (record, count, now) = (Arc::clone(&seen), Arc::clone(&connections), Arc::clone(&open));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 let number = count.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(play(Wire::new(stream, number, Arc::clone(&record))));
+                now.fetch_add(1, Ordering::SeqCst);
+                let (playing, now) = (play(Wire::new(stream, number, Arc::clone(&record))), Arc::clone(&now));
+                tokio::spawn(async move {
+                    playing.await;
+                    now.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Upstream {
             address,
             seen,
             connections,
+            open,
             task,
             forbidden: false,
         }
+    }
+
+    /// Waits until no connection is open.
+    pub async fn quiet(&self) {
+        until("no connection is open", || self.open.load(Ordering::SeqCst) == 0).await;
     }
 
     /// Connections accepted so far.
