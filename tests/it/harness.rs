@@ -2,12 +2,16 @@
 
 mod client;
 mod gateway;
+mod h2;
+mod program;
 mod upstream;
 
 use std::time::Duration;
 
 pub use client::{Answer, Client, header, headers, request};
 pub use gateway::{Gateway, NOW, SECRET, github, route_yaml, sign_github};
+pub use h2::H2;
+pub use program::Program;
 pub use upstream::{Blackhole, Recorded, Refusing, Upstream, Wire};
 
 /// Waits until something holds that happens by itself.

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{config, event, request_with, servers};
-use crate::harness::{Client, Gateway, Upstream, Wire, request};
+use crate::harness::{Client, Gateway, H2, Upstream, Wire, request, sign_github};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -273,4 +275,25 @@ async fn an_answer_of_failure_is_an_answer() {
     assert_eq!(request(gateway.address, &event("")).await.status, 503);
     assert_eq!(failing.seen().len(), 1);
     assert_eq!(gateway.lines(1).await[0]["outcome"], "forwarded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http2_a_part_does_not_look_whole_either() {
+    // HTTP/2 ends a body with a flag; set at the wrong time, it says that the half is the whole.
+    for (head, body, _) in CUT {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}");
+        let upstream = breaking(bytes.into_bytes(), Leaves::Closing).await;
+        let gateway = Gateway::start(&config(&servers(&[upstream.address]))).await;
+        let event = || {
+            http::Request::post("http://gateway.test/webhooks/github")
+                .header("x-hub-signature-256", sign_github(b"{}"))
+                .body(Bytes::from_static(b"{}"))
+                .unwrap()
+        };
+        let mut client = H2::connect(gateway.address).await;
+        assert!(client.ask(event()).await.is_err(), "{head} {body:?}");
+        // The other streams of the connection live on.
+        assert_eq!(client.ask(event()).await.unwrap().body(), b"ok");
+        assert_eq!(gateway.lines(1).await[0]["outcome"], "failed");
+    }
 }

@@ -3,10 +3,6 @@
 //! The system's trust store is read when a process makes its connector, so these tests run the program itself, with
 //! a trust store of their own.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -14,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
-use crate::harness::{SECRET, Upstream, request, sign_github};
+use crate::harness::{Program, SECRET, Upstream, request, sign_github};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -41,88 +37,32 @@ async fn server(authority: &Authority, name: &str, until: i32) -> Upstream {
     Upstream::over_tls(TlsAcceptor::from(Arc::new(config)), |_, _| ok.to_vec()).await
 }
 
-/// The program, serving; ended when dropped.
-struct Program {
-    child: Child,
-    directory: PathBuf,
-    address: SocketAddr,
-    admin: SocketAddr,
+/// A program that trusts `trusted` alone, with a route to each of `upstreams` that is called like it.
+fn program(trusted: &str, upstreams: &[(&str, String)]) -> Program {
+    let mut yaml = "upstreams:\n".to_owned();
+    for (name, server) in upstreams {
+        yaml.push_str(&format!("  {name}: {{ servers: [\"{server}\"] }}\n"));
+    }
+    yaml.push_str("routes:\n");
+    for (name, _) in upstreams {
+        let secrets = format!("secrets: [{{ value: {SECRET} }}]");
+        yaml.push_str(&format!(
+            "  - {{ name: {name}, path: /{name}, provider: github, {secrets}, upstream: {name} }}\n"
+        ));
+    }
+    yaml.push_str(&format!("passthrough: {}\n", upstreams[0].0));
+    Program::start(&yaml, trusted)
 }
 
-impl Program {
-    /// Starts it with `trusted` as its whole trust store, and a route `/NAME` to each server of `upstreams`.
-    fn start(name: &str, trusted: &str, upstreams: &[(&str, String)]) -> Program {
-        let directory = std::env::temp_dir().join(format!("hookward-tls-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let (store, file) = (directory.join("trusted.pem"), directory.join("hookward.yaml"));
-        std::fs::write(&store, trusted).unwrap();
-        let mut yaml = "listen: [127.0.0.1:0]\nadmin: 127.0.0.1:0\nupstreams:\n".to_owned();
-        for (name, server) in upstreams {
-            yaml.push_str(&format!("  {name}: {{ servers: [\"{server}\"] }}\n"));
-        }
-        yaml.push_str("routes:\n");
-        for (name, _) in upstreams {
-            yaml.push_str(&format!(
-                "  - {{ name: {name}, path: /{name}, provider: github, secrets: [{{ value: {SECRET} }}], upstream: {name} }}\n"
-            ));
-        }
-        yaml.push_str(&format!("passthrough: {}\n", upstreams[0].0));
-        std::fs::write(&file, yaml).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hookward"))
-            .arg("run")
-            .arg(&file)
-            .env("SSL_CERT_FILE", &store)
-            .env_remove("SSL_CERT_DIR")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(child.stdout.take().unwrap());
-        let mut address = |word: &str| loop {
-            let mut line = String::new();
-            assert!(said.read_line(&mut line).unwrap() > 0, "ended before it served");
-            let mut words = line.split_whitespace();
-            if words.next() == Some(word) {
-                let url = words.next().unwrap().trim_start_matches("http://");
-                break url.split('/').next().unwrap().parse().unwrap();
-            }
-        };
-        let (webhooks, admin) = (address("webhooks"), address("admin"));
-        // Whoever fills a pipe that nobody reads stands still.
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        Program {
-            child,
-            directory,
-            address: webhooks,
-            admin,
-        }
-    }
-
-    /// The status of a genuine event for the route of this name.
-    async fn event(&self, route: &str) -> u16 {
-        let body = format!("{{\"for\":\"{route}\"}}");
-        let signature = sign_github(body.as_bytes());
-        let event = format!(
-            "POST /{route} HTTP/1.1\r\nHost: a\r\nX-Hub-Signature-256: {signature}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        request(self.address, event.as_bytes()).await.status
-    }
-
-    async fn metric(&self, series: &str) -> f64 {
-        let answer = request(self.admin, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        let mut lines = answer.text().lines();
-        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
+/// The status of a genuine event for the route of this name.
+async fn send(program: &Program, route: &str) -> u16 {
+    let body = format!("{{\"for\":\"{route}\"}}");
+    let signature = sign_github(body.as_bytes());
+    let event = format!(
+        "POST /{route} HTTP/1.1\r\nHost: a\r\nX-Hub-Signature-256: {signature}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    request(program.address, event.as_bytes()).await.status
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,8 +76,7 @@ async fn a_backend_is_spoken_to_only_when_it_proves_who_it_is() {
     let expired = server(&ours, "localhost", 2001).await;
     let plain = Upstream::ok().await;
     let at = |host: &str, upstream: &Upstream| format!("https://{host}:{}", upstream.address.port());
-    let program = Program::start(
-        "proof",
+    let program = program(
         &ours.pem(),
         &[
             ("right", at("localhost", &right)),
@@ -156,7 +95,7 @@ async fn a_backend_is_spoken_to_only_when_it_proves_who_it_is() {
         ("expired", 502),
         ("plain", 502),
     ] {
-        assert_eq!(program.event(route).await, status, "{route}");
+        assert_eq!(send(&program, route).await, status, "{route}");
     }
     for silent in [&wrong_name, &untrusted, &expired, &plain] {
         assert_eq!(silent.seen().len(), 0);
@@ -175,8 +114,8 @@ async fn without_a_trust_store_nobody_is_trusted() {
     // A minimal container has none: that must be a 502 that says so, neither a crash nor a blind eye.
     let right = server(&authority(), "localhost", 2999).await;
     let url = format!("https://localhost:{}", right.address.port());
-    let program = Program::start("empty", "", &[("right", url)]);
-    assert_eq!(program.event("right").await, 502);
+    let program = program("", &[("right", url)]);
+    assert_eq!(send(&program, "right").await, 502);
     let passed = request(program.address, b"GET /app HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!((passed.status, right.seen().len()), (502, 0));
 }
