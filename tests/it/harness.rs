@@ -1,6 +1,8 @@
 //! A gateway in this process, an upstream that records, a client that speaks raw HTTP/1.
 
 mod client;
+mod conf;
+mod event;
 mod gateway;
 mod h2;
 mod program;
@@ -9,18 +11,20 @@ mod upstream;
 use std::time::Duration;
 
 pub use client::{Answer, Client, header, headers, request};
+pub use conf::{Conf, NOBODY};
+pub use event::{Event, PROVIDERS, secret_of};
 pub use gateway::{Gateway, NOW, SECRET, github, route_yaml, sign_github};
 pub use h2::H2;
 pub use program::Program;
-pub use upstream::{Blackhole, Recorded, Refusing, Upstream, Wire};
+pub use upstream::{Act, Blackhole, Recorded, Refusing, Upstream, Wire, bare};
 
-/// Waits until something holds that happens by itself.
-pub async fn until(what: &str, holds: impl Fn() -> bool) {
-    let waited = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+/// Waits until something has come about; nothing here takes long, so what takes long never comes.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    let waited = tokio::time::timeout(Duration::from_secs(20), waited).await;
-    waited.unwrap_or_else(|_| panic!("in vain: {what}"));
+    let met = tokio::time::timeout(Duration::from_secs(20), met).await;
+    assert!(met.is_ok(), "waited in vain for {what}");
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -60,7 +60,17 @@ pub async fn request(address: SocketAddr, bytes: &[u8]) -> Answer {
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Client::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// From an address of this machine's own: everything in 127.0.0.0/8 is.
+    pub async fn connect_from(local: &str, address: SocketAddr) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(local.parse().unwrap(), 0)).unwrap();
+        Client::over(socket.connect(address).await.unwrap())
+    }
+
+    fn over(stream: TcpStream) -> Client {
         stream.set_nodelay(true).unwrap();
         Client {
             stream,
@@ -150,15 +160,9 @@ impl Client {
     }
 
     async fn more(&mut self) -> bool {
-        let mut buffer = [0; 64 * 1024];
-        let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut buffer)).await;
-        match read.expect("nothing to read in time") {
-            Ok(read) if read > 0 => {
-                self.unread.extend_from_slice(&buffer[..read]);
-                true
-            }
-            _ => false,
-        }
+        self.unread.reserve(64 * 1024);
+        let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
+        matches!(read.expect("nothing to read in time"), Ok(read) if read > 0)
     }
 
     async fn read_answer(&mut self, bodiless: bool) -> Option<Answer> {

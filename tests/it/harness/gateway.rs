@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use hookward::clock::{ManualClock, UnixMillis};
 use hookward::config::{Plan, plan_text};
@@ -13,6 +12,8 @@ use hookward::providers::builtin;
 use hookward::secret::Secret;
 use hookward::server::{Bound, Server};
 use hookward::signature;
+
+use super::until;
 
 /// What the clocks of all test gateways show at first.
 pub const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -32,8 +33,16 @@ pub struct Gateway {
 impl Gateway {
     /// Starts a gateway; `yaml` has everything but `listen` and `admin`.
     pub async fn start(yaml: &str) -> Gateway {
+        Gateway::from_plan(plan(yaml).unwrap_or_else(|told| panic!("{told}"))).await
+    }
+
+    /// Starts a gateway, unless its configuration has errors.
+    pub async fn try_start(yaml: &str) -> Option<Gateway> {
+        Some(Gateway::from_plan(plan(yaml).ok()?).await)
+    }
+
+    async fn from_plan(plan: Plan) -> Gateway {
         let clock = ManualClock::at(NOW);
-        let plan = plan(yaml);
         let log = Log::default();
         let access = AccessLog::to(Format::Json, log.clone()).unwrap();
         let guard = plan.guard(clock.clock(), access);
@@ -53,13 +62,19 @@ impl Gateway {
 
     /// Puts another configuration in force, as a reload does.
     pub fn reload(&self, yaml: &str) {
-        let rules = Rules::build(plan(yaml).gateway, self.guard.shared(), Some(&self.guard.rules()));
+        let plan = plan(yaml).unwrap_or_else(|told| panic!("{told}"));
+        let rules = Rules::build(plan.gateway, self.guard.shared(), Some(&self.guard.rules()));
         self.guard.replace(rules);
     }
 
     /// Requests on their way at present.
     pub fn active(&self) -> usize {
         self.guard.shared().active()
+    }
+
+    /// Waits until nothing is on its way any more.
+    pub async fn idle(&self) {
+        until("all requests to end", || self.active() == 0).await;
     }
 
     /// Ends the gateway in order.
@@ -80,24 +95,18 @@ impl Gateway {
 
     /// Every access-log line so far, parsed. Waits until there are `count`.
     pub async fn lines(&self, count: usize) -> Vec<serde_json::Value> {
-        let enough = async {
-            loop {
-                let lines = self.log.lines();
-                if lines.len() >= count {
-                    return lines;
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        let lines = tokio::time::timeout(Duration::from_secs(10), enough).await;
-        lines.unwrap_or_else(|_| panic!("only these lines: {:?}", self.log.lines()))
+        until(&format!("{count} lines of access log"), || {
+            self.log.lines().len() >= count
+        })
+        .await;
+        self.log.lines()
     }
 }
 
-fn plan(yaml: &str) -> Plan {
+fn plan(yaml: &str) -> Result<Plan, String> {
     let text = format!("listen: [127.0.0.1:0]\nadmin: 127.0.0.1:0\n{yaml}");
     let (plan, problems) = plan_text("test.yaml", &text, NOW);
-    plan.unwrap_or_else(|| panic!("{problems}\n{text}"))
+    plan.ok_or_else(|| format!("{problems}\n{text}"))
 }
 
 /// One GitHub route to `upstream`; `extra` is more keys of the route, of two spaces less indentation than a route's.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -41,6 +42,23 @@ impl Recorded {
     }
 }
 
+/// What an upstream does with a request it got.
+pub enum Act {
+    /// Bytes on the wire; none at all close the connection.
+    Answer(Vec<u8>),
+    /// Waits for a turn that [`Upstream::release`] gives, then answers.
+    Hold(Vec<u8>),
+    /// Breaks the connection with a reset.
+    Reset,
+    /// Never answers.
+    Silence,
+}
+
+/// An answer of this status without a body.
+pub fn bare(status: u16) -> Vec<u8> {
+    format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").into_bytes()
+}
+
 /// What an upstream answers to the n-th request it got, as bytes on the wire; an empty answer closes the connection.
 type Script = dyn Fn(usize, &Recorded) -> Vec<u8> + Send + Sync;
 
@@ -51,6 +69,7 @@ pub struct Upstream {
     seen: Arc<Mutex<Vec<Recorded>>>,
     connections: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
+    turns: Arc<Semaphore>,
     task: JoinHandle<()>,
     forbidden: bool,
 }
@@ -63,8 +82,12 @@ impl Upstream {
 
     /// Answers each request with a status and an empty body.
     pub async fn status(status: impl Fn(usize) -> u16 + Send + Sync + 'static) -> Upstream {
-        Upstream::answering(move |n, _| format!("HTTP/1.1 {} X\r\nContent-Length: 0\r\n\r\n", status(n)).into_bytes())
-            .await
+        Upstream::answering(move |n, _| bare(status(n))).await
+    }
+
+    /// Answers each request with a status, once the test releases it.
+    pub async fn holding(status: impl Fn(usize) -> u16 + Send + Sync + 'static) -> Upstream {
+        Upstream::acting(move |n, _| Act::Hold(bare(status(n)))).await
     }
 
     /// Nothing may reach it: a request fails the test, at the latest when the upstream is dropped.
@@ -78,6 +101,15 @@ impl Upstream {
     pub async fn answering(script: impl Fn(usize, &Recorded) -> Vec<u8> + Send + Sync + 'static) -> Upstream {
         let script: Arc<Script> = Arc::new(script);
         Upstream::playing(move |wire| serve(wire, Arc::clone(&script))).await
+    }
+
+    /// Acts as the script says.
+    pub async fn acting(script: impl Fn(usize, &Recorded) -> Act + Send + Sync + 'static) -> Upstream {
+        let (script, turns) = (Arc::new(script), Arc::new(Semaphore::new(0)));
+        let given = Arc::clone(&turns);
+        let mut upstream = Upstream::playing(move |wire| act(wire, Arc::clone(&script), Arc::clone(&given))).await;
+        upstream.turns = turns;
+        upstream
     }
 
     /// Plays every connection as the test says, byte by byte.
@@ -134,6 +166,7 @@ impl Upstream {
             seen,
             connections,
             open,
+            turns: Arc::new(Semaphore::new(0)),
             task,
             forbidden: false,
         }
@@ -152,6 +185,21 @@ impl Upstream {
     /// Everything received so far.
     pub fn seen(&self) -> Vec<Recorded> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// How many requests were received so far.
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    /// Waits until `count` requests were received.
+    pub async fn reached(&self, count: usize) {
+        until("the upstream to be reached", || self.count() >= count).await;
+    }
+
+    /// Lets this many of the requests that are held be answered.
+    pub fn release(&self, count: usize) {
+        self.turns.add_permits(count);
     }
 }
 
@@ -254,16 +302,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut wire: Wire<S>, script: Arc<Script>) {
     while let Some((n, request)) = wire.request().await {
-        let answer = script(n, &request);
-        if answer.is_empty() || !wire.send(&answer).await {
-            return;
-        }
-        // An answer without a length ends with the connection.
-        let head = String::from_utf8_lossy(&answer).to_ascii_lowercase();
-        if !head.contains("content-length") && !head.contains("chunked") && !head.contains(" 204 ") {
+        if !answer(&mut wire, &script(n, &request)).await {
             return;
         }
     }
+}
+
+async fn act(mut wire: Wire, script: Arc<impl Fn(usize, &Recorded) -> Act>, turns: Arc<Semaphore>) {
+    while let Some((n, request)) = wire.request().await {
+        let bytes = match script(n, &request) {
+            Act::Answer(bytes) => bytes,
+            Act::Hold(bytes) => {
+                turns.acquire().await.unwrap().forget();
+                bytes
+            }
+            Act::Reset => return wire.reset(),
+            Act::Silence => std::future::pending().await,
+        };
+        if !answer(&mut wire, &bytes).await {
+            return;
+        }
+    }
+}
+
+/// Sends an answer; false when the connection ends with it.
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, bytes: &[u8]) -> bool {
+    if bytes.is_empty() || !wire.send(bytes).await {
+        return false;
+    }
+    // An answer without a length ends with the connection.
+    let head = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+    head.contains("content-length") || head.contains("chunked") || head.contains(" 204 ")
 }
 
 /// An address that refuses connections, and is nobody else's for as long as this is kept.
