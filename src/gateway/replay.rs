@@ -16,6 +16,11 @@ use crate::observe::metrics::Replay;
 use crate::providers::Facts;
 use crate::store::{Claim, Claimed, Outcome, ReplayKey, ReplayKeys, ReplayStore, Settled, StoreError};
 
+/// Remembered for this much longer than asked. Whether a repeat is fresh is judged by wall time, in whole milliseconds
+/// and with both edges inside; what is remembered is measured in monotonic time. Where `keep` is exactly twice the
+/// tolerance, a request signed ahead of our clock would otherwise be forgotten in its last fresh millisecond.
+const KEEP_MARGIN: Duration = Duration::from_secs(1);
+
 /// How repeats are met on one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayPolicy {
@@ -53,7 +58,7 @@ impl Hold {
         if !(200..300).contains(&status) {
             return claim.release(Some(status));
         }
-        match claim.settle(status, keep).await {
+        match claim.settle(status, keep.saturating_add(KEEP_MARGIN)).await {
             Ok(Settled::Recorded) => {}
             Ok(Settled::Overtaken) => log::error!("an event was delivered twice: its dispatch outlived its claim"),
             Err(problem) => {
