@@ -2,7 +2,11 @@
 //!
 //! One binary, by topic. `harness` starts gateways in this process on free ports, with a clock that tests move.
 
+// A test binary has no outside.
+#![allow(unreachable_pub)]
+
 mod config;
 mod first;
 mod forwarding;
 mod harness;
+mod replay;
