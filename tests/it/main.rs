@@ -9,4 +9,5 @@ mod config;
 mod first;
 mod forwarding;
 mod harness;
+mod limits;
 mod replay;

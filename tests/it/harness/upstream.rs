@@ -48,6 +48,8 @@ pub enum Act {
     Answer(Vec<u8>),
     /// Waits for a turn that [`Upstream::release`] gives, then answers.
     Hold(Vec<u8>),
+    /// Bytes on the wire, then the end of the connection.
+    Last(Vec<u8>),
     /// Breaks the connection with a reset.
     Reset,
     /// Never answers.
@@ -315,6 +317,10 @@ async fn act(mut wire: Wire, script: Arc<impl Fn(usize, &Recorded) -> Act>, turn
             Act::Hold(bytes) => {
                 turns.acquire().await.unwrap().forget();
                 bytes
+            }
+            Act::Last(bytes) => {
+                wire.send(&bytes).await;
+                return;
             }
             Act::Reset => return wire.reset(),
             Act::Silence => std::future::pending().await,
