@@ -11,3 +11,4 @@ mod forwarding;
 mod harness;
 mod limits;
 mod replay;
+mod verification;
