@@ -10,5 +10,6 @@ mod first;
 mod forwarding;
 mod harness;
 mod limits;
+mod reload;
 mod replay;
 mod verification;
