@@ -291,7 +291,7 @@ fn answer_head(session: &ServerSession, answer: &Answer) -> pingora_core::Result
         }
     }
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
+    if let Some(length) = length {
         head.insert_header(header::CONTENT_LENGTH, length)?;
     } else if session.req_header().version == Version::HTTP_11 && !bodiless && !head::is_head(session.req_header()) {
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
