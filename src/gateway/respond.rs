@@ -280,7 +280,8 @@ fn answer_head(session: &ServerSession, answer: &Answer) -> pingora_core::Result
     let nominated = answer.headers().map(Nominated::of);
     let for_this_hop = |name| is_hop_by_hop(name) || nominated.as_ref().is_some_and(|names| names.contains(name));
     for (name, value) in answer.headers().into_iter().flatten() {
-        if *name == header::CONTENT_LENGTH {
+        // RFC 9110 section 8.6: never in a 204, whatever the upstream says.
+        if *name == header::CONTENT_LENGTH && status != StatusCode::NO_CONTENT {
             // Several equal ones were reconciled by the reader; one is sent on.
             length = value
                 .to_str()

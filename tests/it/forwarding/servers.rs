@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{config, event, request_with, servers};
-use crate::harness::{Client, Gateway, Refusing, Upstream, Wire, request};
+use crate::harness::{Client, Gateway, Refusing, Upstream, Wire, request, until};
 
 const FAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -154,9 +154,8 @@ async fn a_connection_lies_idle_no_longer_than_the_server_says() {
         for _ in 0..8 {
             client.send(&event("")).await;
             assert_eq!(client.answer().await.status, 200);
-            if !kept {
-                upstream.quiet().await;
-            }
+            until("the exchange to be over", || gateway.active() == 0).await;
+            gateway.clock.advance(Duration::from_secs(2));
         }
         let connections = upstream.connections();
         match kept {
@@ -164,6 +163,19 @@ async fn a_connection_lies_idle_no_longer_than_the_server_says() {
             false => assert_eq!(connections, 8, "{header}{more}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_nobody_needs_is_closed() {
+    // After a burst the backend would be left with as many open connections as the burst had requests.
+    let upstream = Upstream::ok().await;
+    let gateway = Gateway::start(&config(&servers(&[upstream.address]))).await;
+    let mut client = Client::connect(gateway.address).await;
+    client.send(&event("")).await;
+    assert_eq!(client.answer().await.status, 200);
+    until("the exchange to be over", || gateway.active() == 0).await;
+    gateway.clock.advance(Duration::from_secs(5));
+    upstream.quiet().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
