@@ -1,10 +1,11 @@
-//! A gateway in this process, an upstream that records, a client that speaks raw HTTP/1.
+//! A gateway in this process or as a process, an upstream that records, a client that speaks raw HTTP/1.
 
 mod client;
 mod conf;
 mod event;
 mod gateway;
 mod h2;
+pub mod process;
 mod program;
 mod upstream;
 

@@ -2,7 +2,7 @@
 //!
 //! One binary, by topic. `harness` starts gateways in this process on free ports, with a clock that tests move.
 
-// A test binary has no outside.
+// A test binary has no outside that `pub` could be too wide for.
 #![allow(unreachable_pub)]
 
 mod config;
@@ -10,6 +10,7 @@ mod first;
 mod forwarding;
 mod harness;
 mod limits;
+mod process;
 mod reload;
 mod replay;
 mod verification;
