@@ -95,7 +95,7 @@ pub(crate) async fn claim(
             Claimed::InFlight(waiter) => waiter,
         };
         let left = wait.saturating_sub(clock.moment().since(started));
-        match pingora_timeout::timeout(left, waiter.outcome()).await {
+        match tokio::time::timeout(left, waiter.outcome()).await {
             Ok(Outcome::Settled(status) | Outcome::Released(Some(status))) => {
                 route.metrics.replayed(Replay::Shared);
                 return Ok(Verdict::Repeat(status));

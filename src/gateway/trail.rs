@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Version;
-use pingora_http::RequestHeader;
+use http::request::Parts;
 
 use super::admit::Place;
 use super::refusal::Reason;
@@ -143,7 +143,7 @@ impl Trail {
     }
 
     /// The request has ended: counts it and writes its line. `request` is absent when no head could be read.
-    pub(crate) fn close(mut self, shared: &Shared, request: Option<&RequestHeader>) {
+    pub(crate) fn close(mut self, shared: &Shared, request: Option<&Parts>) {
         self.holds = None;
         let total = shared.clock.moment().since(self.started);
         let metrics: &RouteMetrics = self.route.as_ref().map_or(&shared.unrouted, |route| &route.metrics);
@@ -162,7 +162,7 @@ impl Trail {
         shared.access.write(&self.record(shared, request, total));
     }
 
-    fn record<'a>(&'a self, shared: &Shared, request: Option<&'a RequestHeader>, total: Duration) -> Record<'a> {
+    fn record<'a>(&'a self, shared: &Shared, request: Option<&'a Parts>, total: Duration) -> Record<'a> {
         let proven = self.proven.as_ref();
         let fact = |pick: fn(&Facts) -> &Option<String>| pick(&proven?.facts).as_deref().map(str::as_bytes);
         let method = request.map_or("-", |request| request.method.as_str());
