@@ -9,6 +9,7 @@ mod config;
 mod first;
 mod forwarding;
 mod harness;
+mod house;
 mod limits;
 mod process;
 mod reload;
