@@ -113,12 +113,12 @@ impl Guard {
     /// and has been answered; return `Ok(true)` then. False leaves the request, untouched, to the proxy.
     ///
     /// Paths without a route are the proxy's own, whatever the rules say about a pass-through; a path that some
-    /// server would take for a route's is refused.
+    /// server would take for a route's is refused, and so is a route's path under a host name that is not the route's.
     pub async fn request_filter(self: &Arc<Self>, session: &mut ServerSession) -> bool {
         self.keep_upstreams_fresh();
         let request = session.req_header();
         let rules = self.rules();
-        if !rules.concerns(head::host(request), head::target(request)) {
+        if !rules.concerns(head::target(request)) {
             return false;
         }
         let mut trail = Trail::new(&self.shared.clock);

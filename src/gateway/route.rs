@@ -23,12 +23,11 @@ pub(crate) enum Found<'a> {
 }
 
 impl Rules {
-    /// Whether a request is for a webhook route, or spelt so that it might be taken for one.
-    pub fn concerns(&self, host: Option<&[u8]>, target: &str) -> bool {
-        !matches!(
-            self.find(host, target),
-            Ok(Found::Passthrough(_)) | Err(Reason::NoRoute)
-        )
+    /// Whether a request is for the path of a webhook route, or spelt so that it might be taken for one; under
+    /// whatever host name, since whoever serves it next may not look at that.
+    pub fn concerns(&self, target: &str) -> bool {
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        self.table.exact.contains_key(path) || self.table.protected.contains(&loosest(path))
     }
 
     /// Whether the guard answers such a request itself, be it with a refusal; false: it is to be passed through.
