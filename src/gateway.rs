@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora_core::protocols::http::ServerSession;
+use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use crate::clock::Moment;
@@ -64,6 +65,8 @@ pub struct Guard {
     rules: ArcSwap<Rules>,
     /// The task that keeps addresses fresh and closes idle connections.
     keeper: OnceLock<JoinHandle<()>>,
+    /// Set once the host names of the first rules were looked up, for those who cannot do so before they serve.
+    looked_up: OnceCell<()>,
 }
 
 /// How often upstreams are looked after.
@@ -106,6 +109,7 @@ impl Guard {
             shared,
             rules: ArcSwap::from_pointee(rules),
             keeper: OnceLock::new(),
+            looked_up: OnceCell::new(),
         }
     }
 
@@ -114,6 +118,7 @@ impl Guard {
     ///
     /// Paths without a route are the proxy's own, whatever the rules say about a pass-through; a path that some
     /// server would take for a route's is refused, and so is a route's path under a host name that is not the route's.
+    /// The first webhook waits until the host names of upstreams are looked up.
     pub async fn request_filter(self: &Arc<Self>, session: &mut ServerSession) -> bool {
         self.keep_upstreams_fresh();
         let request = session.req_header();
@@ -121,6 +126,7 @@ impl Guard {
         if !rules.concerns(head::target(request)) {
             return false;
         }
+        self.looked_up.get_or_init(|| rules.look_up()).await;
         let mut trail = Trail::new(&self.shared.clock);
         let raw = session.as_http1().map(|http1| http1.get_headers_raw_bytes());
         match raw.as_deref().map(frame).transpose() {
