@@ -41,17 +41,27 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The guard that a configuration file describes, for use inside another Pingora proxy. Listeners, threads and logs
-/// of the file are not used: those are the proxy's own.
+/// of the file are not used: those are the proxy's own. Nor is there a sample backend.
 ///
 /// # Errors
 /// Every problem of the file; warnings go to the `log` facade.
 pub fn open(path: impl AsRef<Path>) -> Result<Arc<gateway::Guard>, Box<config::Problems>> {
     let clock = clock::Clock::system();
-    match config::plan_file(path.as_ref(), clock.wall()) {
-        (Some(plan), problems) => {
-            problems.iter().for_each(|problem| log::warn!("{problem}"));
+    let (plan, mut problems) = config::plan_file(path.as_ref(), clock.wall());
+    for upstream in plan
+        .iter()
+        .flat_map(|plan| &plan.gateway.upstreams)
+        .filter(|upstream| upstream.sample)
+    {
+        let path = config::KeyPath::root().key("upstreams").key(&upstream.name);
+        let problem = problems.error(&path, "is the sample backend, which only `hookward run` has");
+        problem.suggest("servers: [127.0.0.1:3000]");
+    }
+    match plan {
+        Some(plan) if !problems.has_errors() => {
+            problems.to_string().lines().for_each(|problem| log::warn!("{problem}"));
             Ok(plan.guard(clock, observe::AccessLog::off()))
         }
-        (None, problems) => Err(Box::new(problems)),
+        _ => Err(Box::new(problems)),
     }
 }

@@ -204,6 +204,8 @@ impl fmt::Display for Problems {
     }
 }
 
+impl std::error::Error for Problems {}
+
 /// `:14: routes[0].limits.rate: what is wrong; what to do`, to be put behind the name of a file.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
