@@ -6,6 +6,7 @@
 #![allow(unreachable_pub)]
 
 mod config;
+mod embedding;
 mod first;
 mod forwarding;
 mod harness;
