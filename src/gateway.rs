@@ -164,10 +164,15 @@ impl Guard {
     /// The raw head of an HTTP/1 request must have been judged by `frame` before.
     pub(crate) async fn handle(&self, rules: &Rules, session: &mut ServerSession, trail: &mut Trail) -> Handled {
         session.set_write_timeout(Some(WRITE_TIMEOUT));
+        let walked = tokio::select! {
+            biased;
+            walked = self.walk(rules, session, trail) => walked,
+            () = self.shared.drain_over.notified() => Err(Reason::Draining.into()),
+        };
         if self.shared.is_draining() {
             session.set_keepalive(None);
         }
-        match self.walk(rules, session, trail).await {
+        match walked {
             Ok(End::Passthrough(passage)) => return Handled::Passthrough(passage),
             Ok(End::Answer(answer)) => {
                 let status = answer.status().as_u16();

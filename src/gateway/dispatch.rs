@@ -23,6 +23,8 @@ pub(crate) async fn forward(
     drop(event);
     let started = shared.clock.moment();
     let mut tries = Tries::default();
+    // The end of the drain is noticed here, too, and not only by whoever walks the corridor: the claim has to end with
+    // an answer, or a copy that waits takes it for abandoned and is sent as well.
     let sent = tokio::select! {
         biased;
         sent = route.upstream.send(&request, started, &mut tries) => sent.map_err(|problem| refused(route, &problem)),

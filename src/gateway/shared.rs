@@ -32,7 +32,7 @@ pub struct Shared {
     pub(crate) memory: Memory,
     /// Requests on their way, for the drain to wait for.
     pub(crate) active: Places,
-    /// Wakes everybody who waits for an upstream when the time to drain is over.
+    /// Wakes everybody who has no answer yet when the time to drain is over.
     pub(crate) drain_over: Notify,
     draining: AtomicBool,
     routes: Mutex<HashMap<Arc<str>, RouteState>>,
@@ -108,7 +108,7 @@ impl Shared {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// The time to drain is over: whoever still waits for an upstream is refused with `draining`.
+    /// The time to drain is over: whoever has no answer yet is refused with `draining`.
     pub(crate) fn end_draining(&self) {
         self.drain_over.notify_waiters();
     }
