@@ -116,6 +116,11 @@ impl Metrics {
         OpenConnection::new(self.open_connections.clone())
     }
 
+    /// Connections from outside that are open at present.
+    pub fn open_connections(&self) -> usize {
+        usize::try_from(self.open_connections.get()).unwrap_or(0)
+    }
+
     /// A configuration was put in use at `at`: at start, not counted as a reload.
     pub fn config_started(&self, at: UnixMillis) {
         self.reload_successful.set(1);

@@ -25,7 +25,7 @@ use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::proxy::Gateway;
-use crate::gateway::{Guard, Reason, Rules, Trail, frame, refuse_raw};
+use crate::gateway::{Active, Guard, Reason, Rules, Trail, frame, refuse_raw};
 
 /// What one read takes at most; larger bodies are read by Pingora.
 const READ_BYTES: usize = 16 * 1024;
@@ -61,18 +61,24 @@ impl ServerApp for Ingress {
         }
         let mut patience = self.settings.head_timeout;
         loop {
-            let (head, rules) = match self.read_head(&mut stream, patience, &mut shutdown.clone()).await? {
+            // Counted as on its way from its first byte to the end of its answer, without a gap for a drain to slip
+            // through.
+            let (head, active) = self.read_head(&mut stream, patience, &mut shutdown.clone()).await?;
+            let (head, rules) = match head {
                 Head::Webhook(head, rules) => (head, Some(rules)),
                 Head::Other(head) => (head, None),
-                Head::Http2(preface) => return self.serve_h2(stream, &preface, shutdown).await,
+                Head::Http2(preface) => {
+                    drop(active);
+                    return self.serve_h2(stream, &preface, shutdown).await;
+                }
             };
-            let _active = shared.enter();
             let mut session = ServerSession::new_http1(stream);
             session.set_pipelined_prefix(head);
             stream = match rules {
                 Some(rules) => self.serve_webhook(session, &rules).await?,
                 None => self.proxy.process_new_http(session, shutdown).await?.consume().0,
             };
+            drop(active);
             patience = self.settings.idle_timeout;
         }
     }
@@ -95,7 +101,12 @@ impl Ingress {
     /// Reads a whole head; `None` when the connection has come to its end, refused or not.
     ///
     /// `patience` is how long the first byte may take.
-    async fn read_head(&self, stream: &mut Stream, patience: Duration, shutdown: &mut ShutdownWatch) -> Option<Head> {
+    async fn read_head(
+        &self,
+        stream: &mut Stream,
+        patience: Duration,
+        shutdown: &mut ShutdownWatch,
+    ) -> Option<(Head, Active)> {
         let mut bytes = BytesMut::new();
         let arrived = tokio::select! {
             biased;
@@ -108,17 +119,20 @@ impl Ingress {
             return None;
         }
         let trail = Trail::new(self.guard.shared().clock());
-        let _active = self.guard.shared().enter();
+        let active = self.guard.shared().enter();
         let whole = self.read_rest(stream, &mut bytes);
         let reason = match pingora_timeout::timeout(self.settings.head_timeout, whole).await {
-            Ok(Ok(end)) if bytes.starts_with(H2_PREFACE) && end == H2_PREFACE.len() => return Some(Head::Http2(bytes)),
+            Ok(Ok(end)) if bytes.starts_with(H2_PREFACE) && end == H2_PREFACE.len() => {
+                return Some((Head::Http2(bytes), active));
+            }
             Ok(Ok(end)) => match frame(bytes.get(..end).unwrap_or_default()) {
                 Ok(framed) => {
                     let rules = self.guard.rules();
-                    return Some(match rules.handles(framed.host, framed.target) {
+                    let head = match rules.handles(framed.host, framed.target) {
                         true => Head::Webhook(bytes, rules),
                         false => Head::Other(bytes),
-                    });
+                    };
+                    return Some((head, active));
                 }
                 Err(reason) => reason,
             },

@@ -12,7 +12,7 @@ use http::HeaderName;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::RequestHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::gateway::{Active, Guard, Handled, Passage, Reason, Trail, host};
@@ -27,7 +27,8 @@ pub(crate) struct Gateway {
 pub(crate) struct Context {
     trail: Option<Trail>,
     pass: Option<Pass>,
-    _active: Active,
+    /// Over HTTP/1 the request is counted by `ingress`, from its first byte.
+    active: Option<Active>,
 }
 
 /// A request on its way through to the application, and the servers it tries.
@@ -47,7 +48,7 @@ impl ProxyHttp for Gateway {
         Context {
             trail: Some(Trail::new(shared.clock())),
             pass: None,
-            _active: shared.enter(),
+            active: None,
         }
     }
 
@@ -55,6 +56,9 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if session.is_http2() {
+            ctx.active = Some(self.guard.shared().enter());
+        }
         let Some(trail) = ctx.trail.as_mut() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a trail");
         };
@@ -120,6 +124,19 @@ impl ProxyHttp for Gateway {
         let received = session.req_header();
         for (name, value) in forwarded(&received.headers, passage.sender, host(received)) {
             request.insert_header(name, value)?;
+        }
+        Ok(())
+    }
+
+    /// What was passed through before the drain began is answered with a farewell, too.
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        _response: &mut ResponseHeader,
+        _ctx: &mut Context,
+    ) -> Result<()> {
+        if self.guard.shared().is_draining() {
+            session.set_keepalive(None);
         }
         Ok(())
     }
