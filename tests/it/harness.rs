@@ -11,7 +11,7 @@ mod upstream;
 
 use std::time::Duration;
 
-pub use client::{Answer, Client, header, headers, request};
+pub use client::{Answer, Client, header, request};
 pub use conf::{Conf, NOBODY};
 pub use event::{Event, PROVIDERS, secret_of};
 pub use gateway::{Gateway, NOW, SECRET, github, route_yaml, sign_github};

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub)]
 
 mod config;
+mod drain;
 mod embedding;
 mod first;
 mod forwarding;
@@ -13,6 +14,7 @@ mod harness;
 mod house;
 mod limits;
 mod process;
+mod refusals;
 mod reload;
 mod replay;
 mod verification;

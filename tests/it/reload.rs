@@ -33,7 +33,7 @@ fn configuration(upstream: &Upstream, n: usize) -> String {
         .route("github", UNLIMITED)
         .route_called("changing", &verified, &keys);
     // A route that comes and goes, and an upstream that changes half of the time.
-    let conf = if n % 2 == 0 {
+    let conf = if n.is_multiple_of(2) {
         conf.route("shopify", UNLIMITED)
     } else {
         conf

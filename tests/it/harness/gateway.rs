@@ -10,8 +10,9 @@ use hookward::gateway::{Guard, Rules};
 use hookward::observe::{AccessLog, Format};
 use hookward::providers::builtin;
 use hookward::secret::Secret;
-use hookward::server::{Bound, Server};
+use hookward::server::{Bound, Server, ServerSettings};
 use hookward::signature;
+use tokio::task::JoinHandle;
 
 use super::until;
 
@@ -25,6 +26,7 @@ pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub clock: ManualClock,
+    settings: ServerSettings,
     guard: Arc<Guard>,
     server: Option<Server>,
     log: Log,
@@ -54,6 +56,7 @@ impl Gateway {
             address,
             admin,
             clock,
+            settings: plan.server,
             guard,
             server: Some(server),
             log,
@@ -77,11 +80,16 @@ impl Gateway {
         until("all requests to end", || self.active() == 0).await;
     }
 
-    /// Ends the gateway in order.
-    pub async fn stop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.stop().await;
-        }
+    /// Begins to end the gateway in order; resolves at the end.
+    pub fn stopping(&mut self) -> JoinHandle<()> {
+        tokio::spawn(self.server.take().unwrap().stop())
+    }
+
+    /// Serves with the same guard once more after [`stopping`](Gateway::stopping), elsewhere.
+    pub fn serve_again(&mut self) {
+        let bound = Bound::new(&self.settings).unwrap();
+        (self.address, self.admin) = (bound.listen()[0], bound.admin().unwrap());
+        self.server = Some(Server::start(bound, &self.settings, &self.guard).unwrap());
     }
 
     /// The value of one series, `name{labels}` as exposed; zero when it is not there.
@@ -91,6 +99,11 @@ impl Gateway {
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Every access-log line so far, parsed.
+    pub fn logged(&self) -> Vec<serde_json::Value> {
+        self.log.lines()
     }
 
     /// Every access-log line so far, parsed. Waits until there are `count`.

@@ -1,0 +1,213 @@
+//! Every refusal there is, by a real request: its status, its words, its line in the log, and what becomes of the
+//! connection. A reason that no request can cause is a promise that nobody has seen kept.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use hookward::clock::UnixMillis;
+use hookward::gateway::{Connection, Reason};
+
+use crate::harness::{Act, Client, Conf, Event, Gateway, NOW, SECRET, Upstream, bare, until};
+
+/// An hour after the gateway has started: the secret of one route has expired.
+const LATER: UnixMillis = UnixMillis(NOW.0 + 3_600_000);
+
+fn event(id: impl std::fmt::Display) -> Event {
+    Event::signed_at("github", &id.to_string(), LATER)
+}
+
+/// An event of a provider that signs the time, too.
+fn stamped(at: UnixMillis) -> Event {
+    Event::signed_at("stripe", "1", at)
+}
+
+/// A genuine event with a body of this length.
+fn sized(bytes: usize) -> Event {
+    let body = vec![b'x'; bytes];
+    Event { body, ..event(0) }.sign("github", "", LATER, SECRET)
+}
+
+/// The reasons met so far.
+struct Tour(HashSet<Reason>);
+
+impl Tour {
+    /// Sends `bytes` on a connection of their own and meets `reason`.
+    async fn send(&mut self, gateway: &Gateway, reason: Reason, bytes: &[u8]) {
+        let mut client = Client::connect(gateway.address).await;
+        client.send(bytes).await;
+        self.meet(gateway, reason, &mut client).await;
+    }
+
+    /// What `client` is answered next is `reason`, as the table has it.
+    async fn meet(&mut self, gateway: &Gateway, reason: Reason, client: &mut Client) {
+        let row = reason.row();
+        let answer = client.answer().await;
+        let words = match reason.stage() {
+            "verify" => "unauthorized\n".to_owned(),
+            _ => format!("{}\n", reason.word()),
+        };
+        assert_eq!((answer.status, answer.text()), (row.status, &*words), "{reason:?}");
+        let comes_back = [429, 503].contains(&row.status) && reason != Reason::Draining;
+        assert_eq!(answer.header("retry-after").is_some(), comes_back, "{reason:?}");
+        let kept = row.connection == Connection::Keep;
+        let connection = answer.header("connection").unwrap();
+        assert_eq!(connection.eq_ignore_ascii_case("keep-alive"), kept, "{reason:?}");
+        if kept {
+            client.send(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            assert_eq!(client.answer().await.status, 404, "the next request after {reason:?}");
+        } else {
+            assert!(client.closes().await, "{reason:?}");
+        }
+        let told = || {
+            let lines = gateway.logged();
+            let of_it = |line: &&serde_json::Value| line["reason"] == reason.word() && line["stage"] == reason.stage();
+            lines.iter().find(of_it).map(|line| line["status"].as_u64())
+        };
+        until(&format!("the log tells of {reason:?}"), || told().is_some()).await;
+        assert_eq!(told().unwrap(), Some(u64::from(row.status)), "{reason:?}");
+        self.0.insert(reason);
+    }
+
+    /// What needs no more than one request.
+    async fn single_requests(&mut self, gateway: &Gateway) {
+        let text = String::from_utf8(event(1).bytes()).unwrap();
+        let signature = "X-Hub-Signature-256";
+        let twice = event(1).with(signature, event(1).value(signature));
+        let partial = &event(1).bytes()[..event(1).head().len() + 20];
+        let mut unreadable = event(1);
+        unreadable.set(signature, "sha256=?");
+        let cases = [
+            (Reason::BadFraming, text.replacen(": ", " : ", 1).into_bytes()),
+            (Reason::AmbiguousHeader, twice.bytes()),
+            (Reason::HeadTooSlow, event(1).head()[..50].to_vec()),
+            (Reason::HeadTooLarge, event(1).with("X-Pad", &"x".repeat(5000)).bytes()),
+            (Reason::NoRoute, event(1).to("/somewhere").bytes()),
+            (Reason::Method, text.replacen("POST", "PUT", 1).into_bytes()),
+            (Reason::AmbiguousPath, event(1).to("/webhooks/./github").bytes()),
+            (Reason::BodyTooLarge, sized(40 * 1024).bytes()),
+            (Reason::BodyTooSlow, partial.to_vec()),
+            (Reason::Encoded, event(1).with("Content-Encoding", "br").bytes()),
+            (Reason::Missing, event(1).without(signature).bytes()),
+            (Reason::Malformed, unreadable.bytes()),
+            (Reason::Stale, stamped(UnixMillis(LATER.0 - 301_000)).bytes()),
+            (
+                Reason::Mismatch,
+                Event {
+                    body: b"{}".to_vec(),
+                    ..event(1)
+                }
+                .bytes(),
+            ),
+            (Reason::UnknownKey, event(1).to("/webhooks/expired").bytes()),
+            (Reason::UpstreamDown, event(2).with("X-Act", "reset").bytes()),
+            (Reason::UpstreamTimeout, event(3).with("X-Act", "sleep").bytes()),
+        ];
+        for (reason, bytes) in cases {
+            self.send(gateway, reason, &bytes).await;
+        }
+        let mut client = Client::connect(gateway.address).await;
+        client.send(partial).await;
+        client.finish_sending().await;
+        self.meet(gateway, Reason::Truncated, &mut client).await;
+    }
+
+    /// What needs another request to be in the way.
+    async fn crowded(&mut self, gateway: &Gateway, upstream: &Upstream) {
+        let mut first = Client::connect(gateway.address).await;
+        first.send(&event(4).to("/webhooks/narrow").head()).await;
+        let taken = || gateway.metric("hookward_in_flight{route=\"narrow\"}") == 1.0;
+        until("the only place is taken", taken).await;
+        self.send(gateway, Reason::Busy, &event(5).to("/webhooks/narrow").bytes())
+            .await;
+        first.send(&event(4).body).await;
+        assert_eq!(first.answer().await.status, 200);
+
+        first.send(&sized(30 * 1024).bytes()[..28 * 1024]).await;
+        until("most of the memory is taken", || {
+            gateway.metric("hookward_buffered_bytes") > 20_000.0
+        })
+        .await;
+        self.send(gateway, Reason::Memory, &sized(20 * 1024).bytes()).await;
+        first.send(&sized(30 * 1024).bytes()[28 * 1024..]).await;
+        assert_eq!(first.answer().await.status, 200);
+
+        let before = upstream.count();
+        first.send(&event(6).with("X-Act", "hold").bytes()).await;
+        upstream.reached(before + 1).await;
+        self.send(gateway, Reason::InFlight, &event(6).bytes()).await;
+        upstream.release(1);
+        assert_eq!(first.answer().await.status, 200);
+
+        first.send(&event(7).to("/webhooks/rare").bytes()).await;
+        assert_eq!(first.answer().await.status, 200);
+        self.send(gateway, Reason::RouteRate, &event(8).to("/webhooks/rare").bytes())
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_reason_is_met_by_a_real_request() {
+    // The table in the README is what operators write alerts by and what providers are told to expect.
+    let upstream = Upstream::acting(|_, request| match request.header("x-act") {
+        Some("reset") => Act::Reset,
+        Some("sleep") => Act::Silence,
+        Some("hold") => Act::Hold(bare(200)),
+        _ => Act::Answer(bare(200)),
+    })
+    .await;
+    let of = |name: &str, secret: &str| format!("{name}, secrets: [{{ value: {SECRET}{secret} }}]");
+    let conf = Conf::to(upstream.address)
+        .app("timeout: 500ms")
+        .limits("client_rate: 100000/s, client_burst: 100000, memory: 32KiB")
+        .top("client: { head_timeout: 300ms, body_timeout: 300ms, head_bytes: 4KiB }")
+        .top("drain: 100ms")
+        .route("github", "limits: { body: 32KiB }, replay: { wait: 100ms }")
+        .route("stripe", "limits: { body: 32KiB }")
+        .route_called(
+            "narrow",
+            &of("provider: github", ""),
+            "limits: { body: 32KiB, in_flight: 1 }",
+        )
+        .route_called(
+            "rare",
+            &of("provider: github", ""),
+            "limits: { body: 32KiB, rate: 1/h, burst: 1 }",
+        )
+        .route_called(
+            "expired",
+            &of("provider: github", ", until: 2023-11-14T23:00:00Z"),
+            "limits: { body: 32KiB }",
+        );
+    let mut tour = Tour(HashSet::new());
+
+    let mut gateway = Gateway::start(&conf.yaml()).await;
+    gateway.clock.advance(Duration::from_secs(3600));
+    tour.single_requests(&gateway).await;
+    tour.crowded(&gateway, &upstream).await;
+    gateway.idle().await;
+    for route in ["github", "stripe", "narrow", "rare", "expired"] {
+        let in_flight = format!("hookward_in_flight{{route=\"{route}\"}}");
+        assert_eq!(gateway.metric(&in_flight), 0.0, "{route}");
+    }
+    assert_eq!(gateway.metric("hookward_buffered_bytes"), 0.0);
+
+    let before = upstream.count();
+    let mut last = Client::connect(gateway.address).await;
+    last.send(&event(9).with("X-Act", "hold").bytes()).await;
+    upstream.reached(before + 1).await;
+    gateway.stopping().await.unwrap();
+    tour.meet(&gateway, Reason::Draining, &mut last).await;
+
+    let small = Conf::to(upstream.address).route("github", "");
+    let full = Gateway::start(&small.clone().top("replay: { entries: 1 }").yaml()).await;
+    let rated = Gateway::start(&small.limits("client_rate: 1/m, client_burst: 1").yaml()).await;
+    for (gateway, reason) in [(&full, Reason::StoreDown), (&rated, Reason::ClientRate)] {
+        let mut first = Client::connect(gateway.address).await;
+        first.send(&event(10).bytes()).await;
+        assert_eq!(first.answer().await.status, 200);
+        tour.send(gateway, reason, &event(11).bytes()).await;
+    }
+
+    let missed: Vec<_> = Reason::ALL.iter().filter(|reason| !tour.0.contains(reason)).collect();
+    assert!(missed.is_empty(), "no request caused {missed:?}");
+}
