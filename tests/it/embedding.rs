@@ -25,13 +25,18 @@ struct Proxy {
 impl Proxy {
     /// `more` is more keys of the guarded route.
     async fn start(more: &str) -> Proxy {
-        let application = Upstream::answering(|_, _| b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\npages".to_vec()).await;
+        let application =
+            Upstream::answering(|_, _| b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\npages".to_vec()).await;
         let events = Upstream::ok().await;
         // By name, as in most configurations.
         let yaml = route_yaml(events.address, more).replace("127.0.0.1", "localhost");
         let file = TestFile::new("webhooks.yaml", format!("listen: [127.0.0.1:0]\n{yaml}"));
         let address = free_address();
-        let arguments = [address.to_string(), application.address.to_string(), file.name().to_owned()];
+        let arguments = [
+            address.to_string(),
+            application.address.to_string(),
+            file.name().to_owned(),
+        ];
         let process = Process::start(program(), &arguments, &[]);
         let listening = async {
             while tokio::net::TcpStream::connect(address).await.is_err() {
@@ -53,7 +58,11 @@ impl Proxy {
 fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.parent().unwrap().parent().unwrap().join("examples/guarded_proxy");
-    assert!(program.exists(), "{} is missing: `cargo build --examples` builds it, and so does `make test`", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing: `cargo build --examples` builds it, and so does `make test`",
+        program.display()
+    );
     program
 }
 
@@ -63,8 +72,12 @@ fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 12_000 + (std::process::id() % 8_000) as u16;
     let candidates = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
-    let mut addresses = candidates.take(1000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("no port is free")
+    let mut addresses = candidates
+        .take(1000)
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    addresses
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("no port is free")
 }
 
 /// A genuine event of this moment, sent to `target` on `host`.
@@ -97,12 +110,21 @@ async fn events_go_through_the_guard_and_everything_else_its_own_way() {
         // A repeat is answered for the upstream.
         (&genuine, 200, ""),
         (&large, 200, "ok"),
-        (b"POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na=b", 200, "pages"),
+        (
+            b"POST /form HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na=b",
+            200,
+            "pages",
+        ),
     ];
     for (bytes, status, text) in table {
         client.send(bytes).await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.text()), (status, text), "{}", String::from_utf8_lossy(&bytes[..30]));
+        assert_eq!(
+            (answer.status, answer.text()),
+            (status, text),
+            "{}",
+            String::from_utf8_lossy(&bytes[..30])
+        );
     }
     let events = proxy.events.seen();
     let lengths: Vec<_> = events.iter().map(|event| event.body.len()).collect();
@@ -159,12 +181,17 @@ fn a_file_that_does_not_fit_is_no_guard() {
     // A guard that answers 502 to every event is noticed by the provider's emails, days later.
     let good = route_yaml(([127, 0, 0, 1], 9).into(), "");
     let table = [
-        (good.replace("servers: [\"127.0.0.1:9\"]", "sample: true"), "upstreams.app: is the sample backend"),
+        (
+            good.replace("servers: [\"127.0.0.1:9\"]", "sample: true"),
+            "upstreams.app: is the sample backend",
+        ),
         (good.replace("upstream: app", "upstream: apq"), "upstream"),
     ];
     for (yaml, told) in table {
         let file = TestFile::new("webhooks.yaml", format!("listen: [127.0.0.1:0]\n{yaml}"));
-        let Err(problems) = hookward::open(file.path()) else { panic!("{yaml}") };
+        let Err(problems) = hookward::open(file.path()) else {
+            panic!("{yaml}")
+        };
         assert!(problems.to_string().contains(told), "{problems}");
     }
 }

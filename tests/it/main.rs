@@ -17,4 +17,5 @@ mod process;
 mod refusals;
 mod reload;
 mod replay;
+mod vendors;
 mod verification;

@@ -143,12 +143,18 @@ pub struct Ended {
 /// Runs `program` to its end.
 pub async fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[A], stdin: &[u8]) -> Ended {
     let mut command = Command::new(program);
-    command.args(args).kill_on_drop(true);
+    command.args(args);
+    complete(command, stdin).await
+}
+
+/// Runs a command to its end.
+pub async fn complete(mut command: Command, stdin: &[u8]) -> Ended {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let spawned = command.kill_on_drop(true).spawn();
+    let mut child = spawned.unwrap_or_else(|e| panic!("{:?} does not start: {e}", command.as_std().get_program()));
     let mut input = child.stdin.take().unwrap();
     let stdin = stdin.to_vec();
     tokio::spawn(async move {
