@@ -65,7 +65,12 @@ async fn check(provider: &str, secret: &str) {
         assert_eq!((accepted.status, accepted.text()), (200, "ok"), "{headers:?}");
     }
     let arrived: Vec<_> = upstream.seen().into_iter().map(|event| event.body).collect();
-    assert!(arrived == bodies, "{} of {} bodies arrived as they were signed", arrived.len(), bodies.len());
+    assert!(
+        arrived == bodies,
+        "{} of {} bodies arrived as they were signed",
+        arrived.len(),
+        bodies.len()
+    );
 }
 
 /// What is easily spoilt on its way through text and JSON. All of it is UTF-8: vendors' code signs text.
@@ -115,14 +120,20 @@ async fn sign(provider: &str, secret: &str, bodies: &[Vec<u8>]) -> Vec<Headers> 
     let lines: String = bodies.iter().map(|body| STANDARD.encode(body) + "\n").collect();
     let ended = complete(command, lines.as_bytes()).await;
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let signed: Vec<Headers> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let signed: Vec<Headers> = ended
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(signed.len(), bodies.len());
     signed
 }
 
 /// What `make test` installs, beside the directory that Cargo gives to tests.
 fn installed(what: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("vendors").join(what);
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .with_file_name("vendors")
+        .join(what);
     assert!(path.exists(), "{} is missing: `make test` installs it", path.display());
     path
 }
