@@ -164,7 +164,7 @@ async fn a_failed_event_is_free_for_its_retry() {
         _ => Act::Answer(bare(200)),
     })
     .await;
-    let conf = Conf::to(upstream.address).app("timeout: 500ms").route("github", "");
+    let conf = Conf::to(upstream.address).app("timeout: 2s").route("github", "");
     let gateway = Gateway::start(&conf.yaml()).await;
     for (n, (_, status)) in failures.into_iter().enumerate() {
         let event = Event::of("github", &format!("{n}"));
