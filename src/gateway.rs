@@ -50,8 +50,8 @@ pub use shared::Shared;
 pub use trail::Trail;
 
 pub(crate) use admit::Place as Active;
-pub(crate) use head::host;
 pub use head::{Framed, frame};
+pub(crate) use head::{host, trailer};
 pub(crate) use respond::refuse_raw;
 pub(crate) use route::loosest as loosest_path;
 use rules::Route;
@@ -204,9 +204,12 @@ impl Guard {
     async fn walk(&self, rules: &Rules, session: &mut ServerSession, trail: &mut Trail) -> Result<End, Refusal> {
         let shared = &*self.shared;
 
-        // Head: who asks.
+        // Head: who asks, and in one meaning.
         let head = head::Head::of(session, |address| rules.trusts(address));
         trail.client(head.client);
+        if session.is_http2() {
+            head::frame_h2(session.req_header())?;
+        }
 
         // Route: for what.
         let request = session.req_header();

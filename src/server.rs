@@ -5,6 +5,7 @@
 //! `Server` is not used: it sleeps out its grace period even when nothing is in flight, and binds by retrying.
 
 mod admin;
+mod chunks;
 mod drain;
 mod ingress;
 mod proxy;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pingora_core::apps::{HttpServerOptions, ServerApp};
 use pingora_core::listeners::ListenerConfig;
+use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::Fds;
 use pingora_core::server::configuration::ServerConf;
@@ -37,6 +39,10 @@ pub use ingress::IngressSettings;
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
+
+/// What pieces of bodies that arrive faster than they are read may cost one HTTP/2 connection beyond their bytes. The
+/// default ends the connection of a sender that fills the window of 64 KiB in pieces of 100 bytes.
+const H2_PIECES_COST_MAX: usize = 256 * 1024;
 
 /// Servers of the pass-through that one request may try.
 const PASSTHROUGH_TRIES_MAX: usize = 8;
@@ -132,7 +138,7 @@ impl Server {
         // While webhooks are drained, operators still ask whether the gateway is ready, and the last events are still
         // to arrive.
         let (end, ending) = watch::channel(false);
-        let ingress = Arc::new(proxy(guard));
+        let ingress = Arc::new(proxy(guard, settings.ingress));
         let mut services = Vec::new();
         for listener in bound.listen {
             let app = Ingress {
@@ -173,8 +179,8 @@ impl Server {
     }
 }
 
-/// Pingora's proxy around the guard.
-fn proxy(guard: &Arc<Guard>) -> pingora_proxy::HttpProxy<Gateway> {
+/// Pingora's proxy around the guard. HTTP/2, which it takes over from the first byte on, has the bounds of HTTP/1.
+fn proxy(guard: &Arc<Guard>, ingress: IngressSettings) -> pingora_proxy::HttpProxy<Gateway> {
     let conf = ServerConf {
         max_retries: PASSTHROUGH_TRIES_MAX,
         ..ServerConf::default()
@@ -185,7 +191,12 @@ fn proxy(guard: &Arc<Guard>) -> pingora_proxy::HttpProxy<Gateway> {
     let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), gateway);
     let mut options = HttpServerOptions::default();
     options.h2c = true;
+    options.h2_idle_timeout = Some(ingress.idle_timeout);
     proxy.server_options = Some(options);
+    let mut h2 = default_h2_options();
+    h2.max_header_list_size(u32::try_from(ingress.head_bytes_max).unwrap_or(u32::MAX));
+    h2.data_frame_budget(H2_PIECES_COST_MAX);
+    proxy.h2_options = Some(h2);
     proxy
 }
 

@@ -4,9 +4,10 @@
 //! the process. Memory is taken for bytes that are there, never for bytes that were announced, so that a thousand
 //! connections that promise a megabyte each hold nothing. Nothing is ever decompressed: signed is what was sent.
 
+use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header;
 use pingora_core::ErrorType;
 use pingora_core::protocols::http::ServerSession;
@@ -32,8 +33,8 @@ pub(crate) struct Bounds {
 /// Reads the whole body; `arrived` sees every piece once, in order, as it arrives. `hold` grows with it.
 ///
 /// # Errors
-/// [`Reason::Encoded`], [`Reason::BodyTooLarge`], [`Reason::BodyTooSlow`], [`Reason::Truncated`] or
-/// [`Reason::Memory`]; the rest of the body is unread then.
+/// [`Reason::Encoded`], [`Reason::BodyTooLarge`], [`Reason::BodyTooSlow`], [`Reason::Truncated`],
+/// [`Reason::BadFraming`] or [`Reason::Memory`]; the rest of the body is unread then.
 pub(crate) async fn read(
     session: &mut ServerSession,
     bounds: Bounds,
@@ -41,7 +42,7 @@ pub(crate) async fn read(
     hold: &mut Hold,
     mut arrived: impl FnMut(&[u8]),
 ) -> Result<Bytes, Refusal> {
-    let declared = acceptable(session.req_header(), bounds)?;
+    let most = acceptable(session.req_header(), bounds)?.unwrap_or(bounds.bytes_max);
     invite(session).await?;
     let started = clock.moment();
     let mut body = Pieces::default();
@@ -52,7 +53,7 @@ pub(crate) async fn read(
             .filter(|bytes| *bytes <= bounds.bytes_max);
         hold.grow_to(bytes.ok_or(Reason::BodyTooLarge)?)?;
         arrived(&piece);
-        body.push(piece, declared);
+        body.push(piece, most);
     }
     Ok(body.whole())
 }
@@ -85,20 +86,32 @@ async fn invite(session: &mut ServerSession) -> Result<(), Refusal> {
 }
 
 async fn next(session: &mut ServerSession, left: Duration) -> Result<Option<Bytes>, Reason> {
+    // A sender whose next piece is always there already never waits, and no timer fires.
+    if left.is_zero() {
+        return Err(Reason::BodyTooSlow);
+    }
     match pingora_timeout::timeout(left, session.read_request_body()).await {
         Ok(Ok(piece)) => Ok(piece),
         Ok(Err(e)) if e.etype == ErrorType::ReadTimedout => Err(Reason::BodyTooSlow),
+        Ok(Err(e)) if is_badly_framed(&e) => Err(Reason::BadFraming),
         // An error is never the end of a body: what was read may be a prefix of what was signed.
         Ok(Err(_)) => Err(Reason::Truncated),
         Err(_) => Err(Reason::BodyTooSlow),
     }
 }
 
+/// Whether the body did not end but break: its chunks have no single meaning. Our own server says it by the kind of the
+/// connection's error.
+fn is_badly_framed(e: &pingora_core::Error) -> bool {
+    let cause = e.cause.as_ref().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
+}
+
 /// A body in the making. One that came in one piece, as most do, is not copied again.
 #[derive(Default)]
 struct Pieces {
     only: Bytes,
-    many: BytesMut,
+    many: Vec<u8>,
 }
 
 impl Pieces {
@@ -106,15 +119,18 @@ impl Pieces {
         self.only.len().max(self.many.len())
     }
 
-    fn push(&mut self, piece: Bytes, declared: Option<usize>) {
+    /// `most` is how long the whole body can be: room is made as the body grows, doubled each time, but not beyond.
+    fn push(&mut self, piece: Bytes, most: usize) {
         if self.len() == 0 {
             self.only = piece;
             return;
         }
+        let needed = self.len().saturating_add(piece.len());
+        if needed > self.many.capacity() {
+            let room = needed.saturating_mul(2).max(FIRST_ROOM).min(most).max(needed);
+            self.many.reserve_exact(room.saturating_sub(self.many.len()));
+        }
         if self.many.is_empty() {
-            let needed = self.only.len().saturating_add(piece.len());
-            self.many
-                .reserve(declared.unwrap_or(FIRST_ROOM).min(FIRST_ROOM).max(needed));
             self.many.extend_from_slice(&self.only);
         }
         self.many.extend_from_slice(&piece);
@@ -123,7 +139,7 @@ impl Pieces {
     fn whole(self) -> Bytes {
         match self.many.is_empty() {
             true => self.only,
-            false => self.many.freeze(),
+            false => self.many.into(),
         }
     }
 }
@@ -138,10 +154,22 @@ mod tests {
         for pieces in [&[][..], &["a"], &["a", "b"], &["", "ab", "", "c", "d"]] {
             let mut body = Pieces::default();
             for piece in pieces {
-                body.push(Bytes::from_static(piece.as_bytes()), Some(3));
+                body.push(Bytes::from_static(piece.as_bytes()), 3);
             }
             assert_eq!(body.len(), pieces.concat().len());
             assert_eq!(body.whole(), pieces.concat().as_bytes());
         }
+    }
+
+    #[test]
+    fn room_is_never_made_for_more_than_the_whole_body() {
+        // Limits on bodies and memory count bytes; room that is doubled past them would make the process larger.
+        let most = 10 * FIRST_ROOM;
+        let mut body = Pieces::default();
+        for pushed in 1..=10 {
+            body.push(Bytes::from(vec![0; FIRST_ROOM]), most);
+            assert!(body.many.capacity() <= most.min(2 * pushed * FIRST_ROOM), "{pushed}");
+        }
+        assert_eq!((body.len(), body.many.capacity()), (most, most));
     }
 }

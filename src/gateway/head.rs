@@ -5,8 +5,8 @@
 //! what the grammar says, so that input is refused, on the raw bytes and before anything else parses them:
 //! bare line ends, folded lines, two lengths, length with chunks, look-alike names. RFC 9112 sections 2, 3, 5, 6.
 //!
-//! [`frame`] judges the raw head of an HTTP/1 request and is pure. [`Head`] is what the other steps need to know
-//! about a request of either version.
+//! [`frame`] judges the raw head of an HTTP/1 request and is pure, [`frame_h2`] what HTTP/2 leaves open. [`Head`] is
+//! what the other steps need to know about a request of either version.
 
 use std::net::IpAddr;
 
@@ -20,11 +20,15 @@ use crate::event::Sender;
 /// More header lines than this are refused.
 const HEADERS_MAX: usize = 100;
 
+/// A longer target is refused: what parses it behind us counts in 16 bits.
+const TARGET_BYTES_MAX: usize = 65_534;
+
 /// Judges the raw head of an HTTP/1 request: request line, header lines and the empty line, all bytes of it.
 ///
 /// Promises for a head it lets pass: every line ends in CRLF and nowhere else is a CR, LF or NUL; the method is no
 /// tunnel; at most one length, of digits, or exactly `Transfer-Encoding: chunked`, never both; exactly one `Host`
-/// in HTTP/1.1; no name that a careless parser takes for a framing header.
+/// in HTTP/1.1, which names a host; no name that a careless parser takes for a framing header. Pingora's own parser
+/// then finds nothing to refuse, which it would do unseen by logs and metrics.
 ///
 /// # Errors
 /// [`Reason::BadFraming`] for everything else.
@@ -39,6 +43,38 @@ pub struct Framed<'a> {
     pub target: &'a str,
     /// The value of `Host`; HTTP/1.0 may have none.
     pub host: Option<&'a [u8]>,
+    /// Whether the body comes in chunks, which have framing of their own.
+    pub chunked: bool,
+}
+
+/// Judges a line behind the last chunk. Nothing there is ever used; what would have a meaning in a head is refused.
+///
+/// # Errors
+/// [`Reason::BadFraming`].
+pub(crate) fn trailer(line: &[u8]) -> Result<(), Reason> {
+    let harmless = |name: &[u8]| {
+        let names: [&[u8]; 4] = [b"content-length", b"transfer-encoding", b"host", b"trailer"];
+        !is_framing_look_alike(name) && !names.iter().any(|known| name.eq_ignore_ascii_case(known))
+    };
+    let (name, _) = Lines(line)
+        .next()
+        .flatten()
+        .and_then(header_line)
+        .ok_or(Reason::BadFraming)?;
+    harmless(name).then_some(()).ok_or(Reason::BadFraming)
+}
+
+/// Judges the head of an HTTP/2 request by what of the above HTTP/2 itself leaves open.
+///
+/// # Errors
+/// [`Reason::BadFraming`].
+pub(crate) fn frame_h2(request: &RequestHeader) -> Result<(), Reason> {
+    let mut names = request.headers.keys().map(|name| name.as_str().as_bytes());
+    let one_meaning = request.headers.len() <= HEADERS_MAX
+        && names.all(|name| is_name(name) && !is_framing_look_alike(name))
+        && is_request(request.method.as_str().as_bytes(), target(request).as_bytes())
+        && host(request).is_some_and(is_authority);
+    one_meaning.then_some(()).ok_or(Reason::BadFraming)
 }
 
 fn strict(raw: &[u8]) -> Option<Framed<'_>> {
@@ -55,6 +91,7 @@ fn strict(raw: &[u8]) -> Option<Framed<'_>> {
     Some(Framed {
         target,
         host: framing.host,
+        chunked: framing.chunked,
     })
 }
 
@@ -96,13 +133,7 @@ fn request_line(line: &[u8]) -> Option<(&str, Version)> {
     if words.next().is_some() || method.is_empty() || !method.iter().all(|b| is_token(*b)) {
         return None;
     }
-    // Tunnels and echoes have no place in front of anything.
-    if method.eq_ignore_ascii_case(b"CONNECT") || method.eq_ignore_ascii_case(b"TRACE") {
-        return None;
-    }
-    // Origin form, or the asterisk of OPTIONS; a fragment is never sent by anybody honest.
-    let target_form = target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS");
-    if !target_form || !target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
+    if !is_request(method, target) {
         return None;
     }
     let version = match version {
@@ -113,19 +144,63 @@ fn request_line(line: &[u8]) -> Option<(&str, Version)> {
     Some((std::str::from_utf8(target).ok()?, version))
 }
 
+/// Origin form, or the asterisk of OPTIONS; tunnels and echoes have no place in front of anything.
+fn is_request(method: &[u8], target: &[u8]) -> bool {
+    match method {
+        b"OPTIONS" if target == b"*" => true,
+        _ => {
+            is_origin_form(target) && !method.eq_ignore_ascii_case(b"CONNECT") && !method.eq_ignore_ascii_case(b"TRACE")
+        }
+    }
+}
+
+/// A fragment is never sent by anybody honest. `"<>` and, in paths, the backtick are escaped by every client and
+/// refused by the parser behind us.
+fn is_origin_form(target: &[u8]) -> bool {
+    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+    path.starts_with(b"/")
+        && target.len() <= TARGET_BYTES_MAX
+        && target
+            .iter()
+            .all(|b| b.is_ascii_graphic() && !matches!(b, b'#' | b'"' | b'<' | b'>'))
+        && !path.contains(&b'`')
+}
+
+/// A name or an address, and perhaps a port: RFC 9110 section 7.2. No user, no list, nothing that only looks like the
+/// name of a route's host.
+fn is_authority(host: &[u8]) -> bool {
+    let colon = host.iter().rposition(|b| *b == b':').filter(|_| !host.ends_with(b"]"));
+    let (name, port) = host.split_at_checked(colon.unwrap_or(host.len())).unwrap_or_default();
+    let port = port.strip_prefix(b":").unwrap_or_default();
+    let address = name.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+    // Names are tokens but for the hash, the caret, the backtick and the bar, which no host has, and a few signs more.
+    let of_name = |b: u8| match b {
+        b'#' | b'^' | b'`' | b'|' => false,
+        _ => is_token(b) || matches!(b, b'(' | b')' | b';' | b'='),
+    };
+    let valid = match address {
+        Some(address) => address
+            .iter()
+            .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')),
+        None => name.iter().all(|b| of_name(*b)),
+    };
+    valid && !name.is_empty() && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+}
+
 fn header_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     let (name, value) = line.split_at_checked(colon)?;
-    // A space in front of the name (folding) or of the colon is no token character.
-    if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-        return None;
-    }
     let value = value.get(1..)?;
     // Summed up rather than stopped at: the common value has none, and this way many bytes are looked at together.
     let control = value
         .iter()
         .fold(false, |any, b| any | ((*b < b' ' && *b != b'\t') | (*b == 0x7f)));
-    (!control).then(|| (name, value.trim_ascii()))
+    // A space in front of the name (folding) or of the colon is no token character.
+    (is_name(name) && !control).then(|| (name, value.trim_ascii()))
+}
+
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|b| is_token(*b))
 }
 
 /// RFC 9110 section 5.6.2.
@@ -167,11 +242,8 @@ impl<'a> Framing<'a> {
             17 if is(b"transfer-encoding") => {
                 (value.eq_ignore_ascii_case(b"chunked") && !self.chunked).then(|| self.chunked = true)
             }
-            4 if is(b"host") => self.host.replace(value).is_none().then_some(()),
-            // What CGI-like servers read as the real ones.
-            14 if is(b"content_length") => None,
-            17 if is(b"transfer_encoding") => None,
-            _ => Some(()),
+            4 if is(b"host") => (self.host.replace(value).is_none() && is_authority(value)).then_some(()),
+            _ => (!is_framing_look_alike(name)).then_some(()),
         }
     }
 
@@ -183,6 +255,19 @@ impl<'a> Framing<'a> {
         };
         (one_end && one_host).then_some(())
     }
+}
+
+/// What CGI-like servers read as the headers that say where a request ends.
+fn is_framing_look_alike(name: &[u8]) -> bool {
+    let framing: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
+    framing.into_iter().any(|real| is_look_alike(name, real))
+}
+
+/// Whether `name` is another one than `real` and becomes the same in a CGI-like interface, where whatever is neither
+/// letter nor digit turns into one and the same character.
+fn is_look_alike(name: &[u8], real: &[u8]) -> bool {
+    let same = |(n, r): (&u8, &u8)| n.eq_ignore_ascii_case(r) || (*r == b'-' && !n.is_ascii_alphanumeric());
+    name.len() == real.len() && !name.eq_ignore_ascii_case(real) && name.iter().zip(real).all(same)
 }
 
 /// What the steps need to know of a request's head.
@@ -268,18 +353,17 @@ pub(crate) fn unambiguous(headers: &HeaderMap, security: &[HeaderName]) -> Resul
         }
     }
     let look_alike = |name: &HeaderName| {
-        name.as_str().contains('_') && security.iter().any(|real| real != name && same_to_cgi(real, name))
+        let name = name.as_str().as_bytes();
+        let unusual = name.iter().any(|b| !b.is_ascii_alphanumeric() && *b != b'-');
+        unusual
+            && security
+                .iter()
+                .any(|real| is_look_alike(name, real.as_str().as_bytes()))
     };
     match headers.keys().any(look_alike) {
         true => Err(Reason::AmbiguousHeader),
         false => Ok(()),
     }
-}
-
-fn same_to_cgi(a: &HeaderName, b: &HeaderName) -> bool {
-    let dashed = |b: u8| if b == b'_' { b'-' } else { b };
-    let (a, b) = (a.as_str().as_bytes(), b.as_str().as_bytes());
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| dashed(*a) == dashed(*b))
 }
 
 /// Whether the sender waits for `100 Continue` before it sends the body.

@@ -13,7 +13,7 @@ use crate::signature::Failure;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum Reason {
-    /// The head has no single meaning: line ends, lengths, encodings, names.
+    /// The head has no single meaning: line ends, lengths, encodings, names. Or the chunks of the body have none.
     BadFraming,
     /// A header that verification depends on occurs twice, or has a look-alike.
     AmbiguousHeader,

@@ -23,8 +23,9 @@ use crate::upstream::{Answer, Nominated, SendError, is_hop_by_hop};
 /// A body with this much or less to come is read away and the connection kept.
 const DRAIN_BYTES_MAX: u64 = 256 * 1024;
 
-/// Before closing, this much more is read at most, for at most this long.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// Before closing, this much more is read at most, for at most this long. More than the largest events there are
+/// (GitHub: 25 MB): most senders read the status only when they have sent everything.
+const LINGER_BYTES_MAX: usize = 32 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A response of the gateway's own.
@@ -220,9 +221,13 @@ fn keeps(session: &mut ServerSession) -> bool {
 }
 
 /// Reads on for a moment after a final answer, so that closing does not destroy the answer on its way (a close
-/// with unread bytes is a reset). The connection was announced as closing.
+/// with unread bytes is a reset). The connection was announced as closing; our half is closed at once, so that a
+/// sender with nothing left to send does not wait for the end of the moment.
 async fn linger(session: &mut ServerSession) {
     session.set_keepalive(None);
+    if session.as_http1().is_some() {
+        session.shutdown().await;
+    }
     let read_on = async {
         let mut bytes = 0_usize;
         while let Ok(Some(piece)) = session.read_request_body().await {

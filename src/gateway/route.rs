@@ -1,9 +1,9 @@
 //! Which route a request is for.
 //!
 //! A route's path is matched byte for byte. Anything that *some* server would take for a protected path although it
-//! is spelt otherwise (`/webhooks//stripe`, `/Webhooks/stripe/`, `%2e`, `;x`, a backslash) is refused: with a
-//! pass-through behind it, such a spelling would reach the application's handler without verification. What is
-//! matched is what is forwarded.
+//! is spelt otherwise (`/webhooks//stripe`, `/Webhooks/stripe/`, `%2e`, `;x`, a backslash, `/webhooks/stripe.json`,
+//! `/index.php/webhooks/stripe`) is refused: with a pass-through behind it, such a spelling would reach the
+//! application's handler without verification. What is matched is what is forwarded.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl Rules {
     /// whatever host name, since whoever serves it next may not look at that.
     pub fn concerns(&self, target: &str) -> bool {
         let path = target.split_once('?').map_or(target, |(path, _)| path);
-        self.table.exact.contains_key(path) || self.table.protected.contains(&loosest(path))
+        self.table.exact.contains_key(path) || self.table.resembles(path)
     }
 
     /// Whether the guard answers such a request itself, be it with a refusal; false: it is to be passed through.
@@ -46,7 +46,7 @@ impl Rules {
             let route = routes.iter().find(|route| route.serves(host)).ok_or(Reason::NoRoute)?;
             return Ok(Found::Webhook(route));
         }
-        if self.table.protected.contains(&loosest(path)) {
+        if self.table.resembles(path) {
             return Err(Reason::AmbiguousPath);
         }
         self.passthrough.as_ref().map(Found::Passthrough).ok_or(Reason::NoRoute)
@@ -83,13 +83,17 @@ pub(crate) struct Table {
     exact: HashMap<String, Vec<Arc<Route>>>,
     /// Every path in its loosest reading.
     protected: HashSet<String>,
+    /// Bytes of the longest of them.
+    protected_bytes_max: usize,
 }
 
 impl Table {
     pub(crate) fn new(routes: impl IntoIterator<Item = Arc<Route>>) -> Self {
         let mut table = Table::default();
         for route in routes {
-            table.protected.insert(loosest(&route.path));
+            let protected = loosest(&route.path);
+            table.protected_bytes_max = table.protected_bytes_max.max(protected.len());
+            table.protected.insert(protected);
             table.exact.entry(route.path.to_string()).or_default().push(route);
         }
         // Routes bound to a host come before the one for any host.
@@ -100,59 +104,171 @@ impl Table {
     }
 }
 
-/// Percent-decoding more often than this is not assumed of any server.
+impl Table {
+    /// Whether some server could take `path` for a protected one.
+    fn resembles(&self, path: &str) -> bool {
+        let path = decoded(path);
+        // Some servers end the whole path where others end a segment.
+        let end = path.iter().position(|b| ends_segment(*b) && *b != b';');
+        let cut = end.and_then(|end| path.get(..end));
+        [Some(&*path), cut]
+            .into_iter()
+            .flatten()
+            .any(|path| self.protects(&segments(path)))
+    }
+
+    /// Whether a protected path is what is left of a path when what stands before it is taken for a script
+    /// (`/index.php/webhooks/stripe`), or what follows it for the argument of one (`/stripe.php/x`) or for a format
+    /// (`/webhooks/stripe.json`). Compares at most the longest protected path, so a long path costs no more than its
+    /// length.
+    fn protects(&self, segments: &[String]) -> bool {
+        let mut rest = segments;
+        loop {
+            if self.begins_with_protected(rest) {
+                return true;
+            }
+            let Some(script) = rest.iter().position(|segment| is_script(segment)) else {
+                return false;
+            };
+            rest = rest.get(script.saturating_add(1)..).unwrap_or_default();
+        }
+    }
+
+    fn begins_with_protected(&self, segments: &[String]) -> bool {
+        let mut read = String::new();
+        for (index, segment) in segments.iter().enumerate() {
+            let is_last = index.saturating_add(1) == segments.len();
+            if index > 0 {
+                read.push('/');
+            }
+            for (dots, part) in segment.split('.').enumerate() {
+                if dots > 0 {
+                    // The rest may be a format.
+                    if is_last && self.protected.contains(&read) {
+                        return true;
+                    }
+                    read.push('.');
+                }
+                read.push_str(part);
+                if read.len() > self.protected_bytes_max {
+                    return false;
+                }
+            }
+            if (is_last || is_script(segment)) && self.protected.contains(&read) {
+                return true;
+            }
+        }
+        // Of an empty path, which has no segment.
+        segments.is_empty() && self.protected.contains("")
+    }
+}
+
+/// What the extension of a script can be that gets the rest of the path as its argument. Of PHP, CGI, and IIS.
+const SCRIPTS: [&str; 18] = [
+    "ashx", "asmx", "asp", "aspx", "axd", "cgi", "dll", "exe", "fcgi", "lua", "phar", "php", "php5", "phtml", "pl",
+    "py", "rb", "sh",
+];
+
+fn is_script(segment: &str) -> bool {
+    segment
+        .rsplit_once('.')
+        .is_some_and(|(_, extension)| SCRIPTS.contains(&extension))
+}
+
+/// Decoding more often than this is not assumed of any server.
 const DECODINGS_MAX: usize = 4;
 
 /// The reading of a path in which the most spellings coincide: decoded until nothing changes, backslashes turned,
 /// parameters and empty or dotted segments removed, case, trailing dots and spaces dropped. Two paths that any
-/// server could take for the same have the same loosest reading.
+/// server could take for the same have the same loosest reading, but for what [`Table::resembles`] adds.
 pub(crate) fn loosest(path: &str) -> String {
+    segments(&decoded(path)).join("/")
+}
+
+fn decoded(path: &str) -> Vec<u8> {
     let mut bytes = path.as_bytes().to_vec();
     for _ in 0..DECODINGS_MAX {
-        let decoded = percent_decoded(&bytes);
-        if decoded == bytes {
+        if !bytes.contains(&b'%') {
             break;
         }
-        bytes = decoded;
+        bytes = shortened(&percent_decoded(&bytes));
     }
+    bytes
+}
+
+fn segments(path: &[u8]) -> Vec<String> {
     let mut segments: Vec<String> = Vec::new();
-    for segment in bytes.split(|b| matches!(b, b'/' | b'\\')) {
-        // What follows a NUL or `;` is cut off by some; a query or fragment may have been encoded.
-        let cut = segment.iter().position(|b| matches!(b, 0 | b';' | b'?' | b'#'));
+    for segment in path.split(|b| matches!(b, b'/' | b'\\')) {
+        let cut = segment.iter().position(|b| ends_segment(*b));
         let segment = segment.get(..cut.unwrap_or(segment.len())).unwrap_or_default();
         let text = String::from_utf8_lossy(segment).to_lowercase();
-        match text.trim_matches(|c: char| c.is_whitespace() || c.is_control()) {
-            "" | "." => {}
+        // A plus is a space to whoever decodes paths like forms.
+        match text.trim_matches(|c: char| c.is_whitespace() || c.is_control() || c == '+') {
             ".." => {
                 segments.pop();
             }
-            kept => segments.push(kept.trim_end_matches(['.', ' ']).to_owned()),
+            text => match text.trim_end_matches(['.', ' ']) {
+                "" => {}
+                kept => segments.push(kept.to_owned()),
+            },
         }
     }
-    segments.join("/")
+    segments
+}
+
+/// What follows a NUL or `;` is cut off by some; a query or fragment may have been encoded.
+fn ends_segment(b: u8) -> bool {
+    matches!(b, 0 | b';' | b'?' | b'#')
 }
 
 fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.first_chunk::<2>().filter(|_| *first == b'%');
-        match digits.and_then(|[high, low]| Some((hex_digit(*high)? << 4) | hex_digit(*low)?)) {
-            Some(byte) => {
-                out.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
+        rest = tail;
+        if *first != b'%' {
+            out.push(*first);
+        } else if let Some((byte, after)) = hex(tail, 2) {
+            out.extend(u8::try_from(byte));
+            rest = after;
+        } else if let [b'u' | b'U', digits @ ..] = tail
+            && let Some((code, after)) = hex(digits, 4)
+        {
+            // IIS takes this besides.
+            let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            rest = after;
+        } else {
+            out.push(b'%');
         }
     }
     out
 }
 
-fn hex_digit(b: u8) -> Option<u8> {
-    char::from(b).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+/// The number that the first `count` bytes spell, and what follows them.
+fn hex(bytes: &[u8], count: usize) -> Option<(u32, &[u8])> {
+    let (digits, after) = bytes.split_at_checked(count)?;
+    let digit = |number: u32, b: &u8| Some((number << 4) | char::from(*b).to_digit(16)?);
+    Some((digits.iter().try_fold(0, digit)?, after))
+}
+
+/// ASCII that is spelt longer than UTF-8 allows, as lenient decoders read it.
+fn shortened(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, tail)) = rest.split_first() {
+        let (byte, after) = match rest {
+            [0xc0..=0xc1, low @ 0x80..=0xbf, after @ ..] => (((first & 1) << 6) | (low & 0x3f), after),
+            [0xe0, high @ 0x80..=0x81, low @ 0x80..=0xbf, after @ ..] => (((high & 1) << 6) | (low & 0x3f), after),
+            [0xf0, 0x80, high @ 0x80..=0x81, low @ 0x80..=0xbf, after @ ..] => {
+                (((high & 1) << 6) | (low & 0x3f), after)
+            }
+            _ => (*first, tail),
+        };
+        out.push(byte);
+        rest = after;
+    }
+    out
 }
 
 #[cfg(test)]
@@ -189,9 +305,69 @@ mod tests {
             "/webhooks/stripe%3fx",
             "/webhooks/stripe%23x",
             "/webhooks/stripe%09",
+            "/webhooks/.../stripe",
+            "/webhooks/stripe+",
+            "/webhooks%u002fstripe",
+            "/webhooks/%u0073tripe",
+            "/webhooks%c0%afstripe",
+            "/webhooks%e0%80%afstripe",
+            "/webhooks%f0%80%80%afstripe",
+            "/webhooks/%c1%b3tripe",
+            "/webhooks/x/%c0%ae%c0%ae/stripe",
         ];
         for spelling in spellings {
             assert_eq!(loosest(spelling), "webhooks/stripe", "{spelling}");
+        }
+    }
+
+    fn table(paths: &[&str]) -> Table {
+        let mut table = Table::default();
+        for path in paths {
+            let protected = loosest(path);
+            table.protected_bytes_max = table.protected_bytes_max.max(protected.len());
+            table.protected.insert(protected);
+        }
+        table
+    }
+
+    #[test]
+    fn scripts_and_formats_around_a_path_change_nothing() {
+        // Frameworks find the handler of a protected path behind their front controller, with a format, or cut off.
+        let table = table(&["/webhooks/stripe", "/hooks/pay.php", "/"]);
+        for spelling in [
+            "",
+            "//",
+            "/.",
+            "/webhooks/stripe",
+            "/webhooks/stripe.json",
+            "/webhooks/stripe.x.json",
+            "/index.php/webhooks/stripe",
+            "/a.b/index.php/webhooks/stripe.json",
+            "/index.php",
+            "/index.php/app.cgi/webhooks/stripe/",
+            "/webhooks/stripe%00/x",
+            "/webhooks/stripe%3f/../../x",
+            "/hooks/pay.php/x",
+            "/hooks/pay.php.json",
+            "/index.php/hooks/pay.php/x/y",
+        ] {
+            assert!(table.resembles(spelling), "{spelling}");
+        }
+        for other in [
+            "/webhooks",
+            "/webhooks.json",
+            "/webhooks/stripe.json/x",
+            "/webhooks/stripe/x.json",
+            "/v1.2/webhooks/stripe",
+            "/example.com/webhooks/stripe",
+            "/index.php/x",
+            "/index.php/webhooks/stripe/x",
+            "/x/webhooks/stripe",
+            "/hooks/pay",
+            "/hooks/pay.phpx/y",
+            "/hooks/x.php/pay",
+        ] {
+            assert!(!table.resembles(other), "{other}");
         }
     }
 

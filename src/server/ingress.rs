@@ -24,19 +24,20 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::chunks::{Broken, Chunks, Judged};
 use super::proxy::Gateway;
 use crate::gateway::{Active, Guard, Reason, Rules, Trail, frame, refuse_raw};
 
 /// What one read takes at most; larger bodies are read by Pingora.
 const READ_BYTES: usize = 16 * 1024;
 
-/// How HTTP/2 without TLS begins (RFC 9113 section 3.4), as far as it looks like a head.
-const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// How HTTP/2 without TLS begins (RFC 9113 section 3.4). Its first part looks like a head.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bounds on connections from outside.
 #[derive(Clone, Copy, Debug)]
 pub struct IngressSettings {
-    /// From the first byte of a head to its last; on a new connection from the moment it opens.
+    /// From the first byte of a head to its last; a new connection has as long again for its first byte.
     pub head_timeout: Duration,
     /// Bytes of a head.
     pub head_bytes_max: usize,
@@ -59,27 +60,33 @@ impl ServerApp for Ingress {
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             return self.proxy.process_new(stream, shutdown).await;
         }
-        let mut patience = self.settings.head_timeout;
+        let mut first = true;
         loop {
             // Counted as on its way from its first byte to the end of its answer, without a gap for a drain to slip
             // through.
-            let (head, active) = self.read_head(&mut stream, patience, &mut shutdown.clone()).await?;
-            let (head, rules) = match head {
-                Head::Webhook(head, rules) => (head, Some(rules)),
-                Head::Other(head) => (head, None),
+            let (head, active) = self.read_head(&mut stream, first, &mut shutdown.clone()).await?;
+            let (head, chunks, rules) = match head {
+                Head::Http1 { bytes, chunks, rules } => (bytes, chunks, rules),
                 Head::Http2(preface) => {
                     drop(active);
                     return self.serve_h2(stream, &preface, shutdown).await;
                 }
             };
+            let judged = chunks.is_some();
+            if let Some(chunks) = chunks {
+                stream = Box::new(Judged::new(stream, chunks));
+            }
             let mut session = ServerSession::new_http1(stream);
             session.set_pipelined_prefix(head);
             stream = match rules {
                 Some(rules) => self.serve_webhook(session, &rules).await?,
                 None => self.proxy.process_new_http(session, shutdown).await?.consume().0,
             };
+            if judged {
+                stream = stream.into_any().downcast::<Judged>().ok()?.into_inner();
+            }
             drop(active);
-            patience = self.settings.idle_timeout;
+            first = false;
         }
     }
 
@@ -90,24 +97,30 @@ impl ServerApp for Ingress {
 
 /// A head, and whatever came with it.
 enum Head {
-    /// For the guard, under these rules.
-    Webhook(BytesMut, Arc<Rules>),
-    /// For Pingora's proxy.
-    Other(BytesMut),
+    Http1 {
+        bytes: BytesMut,
+        /// How far the body was judged, if it comes in chunks.
+        chunks: Option<Chunks>,
+        /// For the guard, under these; or else for Pingora's proxy.
+        rules: Option<Arc<Rules>>,
+    },
     Http2(BytesMut),
 }
 
 impl Ingress {
-    /// Reads a whole head; `None` when the connection has come to its end, refused or not.
-    ///
-    /// `patience` is how long the first byte may take.
+    /// Reads a whole head; `None` when the connection has come to its end, refused or not. Only the `first` one of a
+    /// connection can be the beginning of HTTP/2.
     async fn read_head(
         &self,
         stream: &mut Stream,
-        patience: Duration,
+        first: bool,
         shutdown: &mut ShutdownWatch,
     ) -> Option<(Head, Active)> {
         let mut bytes = BytesMut::new();
+        let patience = match first {
+            true => self.settings.head_timeout,
+            false => self.settings.idle_timeout,
+        };
         let arrived = tokio::select! {
             biased;
             arrived = pingora_timeout::timeout(patience, read_some(stream, &mut bytes)) => arrived,
@@ -120,20 +133,11 @@ impl Ingress {
         }
         let trail = Trail::new(self.guard.shared().clock());
         let active = self.guard.shared().enter();
-        let whole = self.read_rest(stream, &mut bytes);
+        let whole = self.read_rest(stream, &mut bytes, first);
         let reason = match pingora_timeout::timeout(self.settings.head_timeout, whole).await {
-            Ok(Ok(end)) if bytes.starts_with(H2_PREFACE) && end == H2_PREFACE.len() => {
-                return Some((Head::Http2(bytes), active));
-            }
-            Ok(Ok(end)) => match frame(bytes.get(..end).unwrap_or_default()) {
-                Ok(framed) => {
-                    let rules = self.guard.rules();
-                    let head = match rules.handles(framed.host, framed.target) {
-                        true => Head::Webhook(bytes, rules),
-                        false => Head::Other(bytes),
-                    };
-                    return Some((head, active));
-                }
+            Ok(Ok(_)) if first && bytes.starts_with(H2_PREFACE) => return Some((Head::Http2(bytes), active)),
+            Ok(Ok(end)) => match self.judge(bytes, end) {
+                Ok(head) => return Some((head, active)),
                 Err(reason) => reason,
             },
             Ok(Err(NoHead::Refused(reason))) => reason,
@@ -144,11 +148,27 @@ impl Ingress {
         None
     }
 
-    /// Reads until the empty line; returns where the head ends.
-    async fn read_rest(&self, stream: &mut Stream, bytes: &mut BytesMut) -> Result<usize, NoHead> {
+    /// Judges what arrived, a head up to `end` and perhaps the beginning of a body, and finds who is to handle it.
+    fn judge(&self, bytes: BytesMut, end: usize) -> Result<Head, Reason> {
+        let (head, body) = bytes.split_at_checked(end).unwrap_or_default();
+        let framed = frame(head)?;
+        let mut chunks = framed.chunked.then(Chunks::new);
+        if let Some(chunks) = &mut chunks {
+            chunks.read(body).map_err(|Broken| Reason::BadFraming)?;
+        }
+        let rules = self.guard.rules();
+        let rules = rules.handles(framed.host, framed.target).then_some(rules);
+        Ok(Head::Http1 { bytes, chunks, rules })
+    }
+
+    /// Reads until the empty line, or to the end of the preface of HTTP/2 where that may be; returns where the head
+    /// ends.
+    async fn read_rest(&self, stream: &mut Stream, bytes: &mut BytesMut, preface: bool) -> Result<usize, NoHead> {
         let mut seen = 0;
         loop {
-            if let Some(end) = head_end(bytes, &mut seen)? {
+            // Handed on before it is whole, a preface would be waited for without a deadline.
+            let begun = preface && bytes.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(bytes);
+            if !begun && let Some(end) = head_end(bytes, &mut seen)? {
                 return match end <= self.settings.head_bytes_max {
                     true => Ok(end),
                     false => Err(NoHead::Refused(Reason::HeadTooLarge)),

@@ -5,11 +5,14 @@
 // A test binary has no outside that `pub` could be too wide for.
 #![allow(unreachable_pub)]
 
+mod bodies;
 mod config;
 mod drain;
+mod edge;
 mod embedding;
 mod first;
 mod forwarding;
+mod h2;
 mod harness;
 mod house;
 mod limits;

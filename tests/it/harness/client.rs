@@ -78,9 +78,10 @@ impl Client {
         }
     }
 
-    pub async fn send(&mut self, bytes: &[u8]) {
-        // A gateway may refuse, and close, before it has read everything.
-        let _ = self.stream.write_all(bytes).await;
+    /// Sends as much as the other side takes: it may refuse, and close, before it has read everything. Tells whether
+    /// it took everything.
+    pub async fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
     }
 
     /// The next final answer; informational ones are skipped.
@@ -136,6 +137,13 @@ impl Client {
     /// Whether the other side closes without another byte.
     pub async fn closes(&mut self) -> bool {
         self.unread.is_empty() && !self.more().await
+    }
+
+    /// Whether the other side ends the connection in order: no byte more, and no reset either.
+    pub async fn ends_in_order(&mut self) -> bool {
+        let mut buffer = [0; 1];
+        let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut buffer)).await;
+        self.unread.is_empty() && matches!(read.expect("not closed in time"), Ok(0))
     }
 
     /// Waits for `count` bytes and takes them.

@@ -1,0 +1,8 @@
+//! The edge: what a stranger can send before anything is proven, and what becomes of the connection afterwards.
+
+mod ambiguous;
+mod clients;
+mod early;
+mod heads;
+mod paths;
+mod slow;
