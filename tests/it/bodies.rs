@@ -666,12 +666,20 @@ async fn an_old_client_may_keep_its_connection() {
     let upstream = Upstream::ok().await;
     let gateway = gateway(&upstream, "1MiB", "", "").await;
     let mut client = Client::connect(gateway.address).await;
-    for (asked, told) in [("keep-alive", "keep-alive"), ("Keep-Alive", "keep-alive"), ("x", "close")] {
+    for (asked, told) in [
+        ("keep-alive", "keep-alive"),
+        ("Keep-Alive", "keep-alive"),
+        ("x", "close"),
+    ] {
         let body = noise(100);
         let framing = format!("Content-Length: 100\r\nConnection: {asked}");
         client.send(&[head("1.0", &body, &framing), body].concat()).await;
         let answer = client.answer().await;
-        assert_eq!((answer.status, answer.header("connection")), (200, Some(told)), "{asked}");
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some(told)),
+            "{asked}"
+        );
     }
     assert!(client.ends_in_order().await);
 }
@@ -707,17 +715,24 @@ async fn uploads_in_chunks_pass_through_to_the_application() {
     let mut client = Client::connect(gateway.address).await;
     for (length, size) in [(0, 1), (1000, 7), (65_536, 65_536), (1 << 20, 10_000)] {
         let body = noise(length);
-        client.send(b"PUT /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        client
+            .send(b"PUT /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .await;
         client.send(&chunks(&body, size)).await;
         let answer = client.answer().await;
         assert_eq!(answer.status, 200, "{length}");
         assert!(answer.body == body, "{length}: another body");
     }
     let mut client = Client::connect(gateway.address).await;
-    client.send(b"PUT /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client
+        .send(b"PUT /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
     client.send(b"5\r\nhello\r\n").await;
     client.send(b"5;\n\r\nhello\r\n0\r\n\r\n").await;
-    assert!(client.whole_answer().await.is_none_or(|answer| answer.status != 200), "badly framed");
+    assert!(
+        client.whole_answer().await.is_none_or(|answer| answer.status != 200),
+        "badly framed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

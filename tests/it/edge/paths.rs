@@ -122,10 +122,18 @@ const SPELLINGS: &[&str] = &[
 
 /// A path in pieces that can be spelt in many ways: every combination of them but the right one.
 fn combined() -> Vec<String> {
-    let beginnings = ["/", "//", "/./", "/x/../", "/%2f", "\\", "/index.php/", "/a/b/../..//"];
-    let between = ["/", "//", "/./", "%2f", "%2F", "%252f", "\\", "%5c", "/x/../", "/;a/", "%c0%af", "/%20/"];
-    let ends = ["", "/", "/.", ";a", "%20", ".json", "%00", "%3f", "...", "%0d%0a", "/x/.."];
-    let words = [["webhooks", "github"], ["WebHooks", "GITHUB"], ["%77ebhooks", "gi%74hub"]];
+    let beginnings = ["/", "//", "/./", "/x/../", "/%2f", "/\\", "/index.php/", "/a/b/../..//"];
+    let between = [
+        "/", "//", "/./", "%2f", "%2F", "%252f", "\\", "%5c", "/x/../", "/;a/", "%c0%af", "/%20/",
+    ];
+    let ends = [
+        "", "/", "/.", ";a", "%20", ".json", "%00", "%3f", "...", "%0d%0a", "/x/..",
+    ];
+    let words = [
+        ["webhooks", "github"],
+        ["WebHooks", "GITHUB"],
+        ["%77ebhooks", "gi%74hub"],
+    ];
     let mut combined = Vec::new();
     for beginning in beginnings {
         for between in between {
@@ -176,7 +184,7 @@ fn post(target: &str) -> Vec<u8> {
     format!("POST {target} HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 2\r\n\r\n{{}}").into_bytes()
 }
 
-/// Those of `spellings` that are not refused as ambiguous on a connection that stays open.
+/// Those of `spellings` that are not refused as ambiguous on a connection that stays open; the first few of them.
 async fn mistaken(gateway: &Gateway, spellings: &[impl AsRef<str>], request: fn(&str) -> Vec<u8>) -> Vec<String> {
     let mut mistaken = Vec::new();
     for spelling in spellings.iter().map(AsRef::as_ref) {
@@ -188,6 +196,7 @@ async fn mistaken(gateway: &Gateway, spellings: &[impl AsRef<str>], request: fn(
             mistaken.push(format!("{} {spelling}", answer.status));
         }
     }
+    mistaken.truncate(20);
     mistaken
 }
 
