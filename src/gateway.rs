@@ -194,8 +194,10 @@ impl Guard {
         Handled::Answered
     }
 
-    /// Refuses a request that was passed through and got no answer.
+    /// Refuses a request that never walked the corridor, or left it for the pass-through and got no answer there. The
+    /// connection ends with it.
     pub(crate) async fn refuse(&self, session: &mut ServerSession, reason: Reason, trail: &mut Trail) {
+        session.set_keepalive(None);
         let written = respond::refusal(session, reason.into(), None, &self.rules.load()).await;
         trail.refused(reason, written);
     }

@@ -7,6 +7,7 @@
 mod admin;
 mod chunks;
 mod drain;
+mod handshake;
 mod ingress;
 mod proxy;
 mod sample;

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora_core::ErrorType;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 
 use crate::clock::{Clock, Moment};
@@ -37,7 +38,8 @@ pub struct UpstreamSettings {
     pub servers: Vec<ServerSettings>,
     /// Replaces the received `Host` header.
     pub host: Option<String>,
-    /// The whole exchange: connecting, sending, waiting for and reading the answer.
+    /// The whole exchange: connecting, sending, waiting for and reading the answer. Of one that is passed through:
+    /// how long the server may say nothing.
     pub timeout: Duration,
     /// One connection attempt, TLS included.
     pub connect_timeout: Duration,
@@ -190,8 +192,20 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// What an error on an established connection means. What Pingora says about bytes that are no HTTP quotes them;
+    /// they are the upstream's and no business of a log.
+    pub(crate) fn of(e: &pingora_core::Error) -> Self {
+        match e.etype() {
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => SendError::Timeout,
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
+                SendError::Broken(e.to_string())
+            }
+            other => SendError::BadAnswer(other.as_str()),
+        }
+    }
+
     /// How the attempt counts; servers that could not be reached were counted one by one.
-    fn attempt(&self) -> Option<Attempt> {
+    pub(crate) fn attempt(&self) -> Option<Attempt> {
         match self {
             SendError::Unreachable => None,
             SendError::Broken(_) => Some(Attempt::Reset),

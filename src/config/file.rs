@@ -141,7 +141,7 @@ pub struct UpstreamFile {
     pub sample: bool,
     /// Replaces the received `Host` header.
     pub host: Option<String>,
-    /// Longest time for a whole exchange.
+    /// Longest time for a whole exchange; for the longest silence of one that is passed through.
     pub timeout: Span,
     /// Longest time to connect, TLS included.
     pub connect_timeout: Span,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode, Version, header};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -205,6 +206,11 @@ impl Written {
 
 /// Whether the rest of the body is read away so that the connection can serve the next request.
 fn keeps(session: &mut ServerSession) -> bool {
+    // Nor does Pingora drain a connection that ends anyway.
+    let ends = |http1: &HttpSession| http1.get_keepalive_timeout().is_none();
+    if session.as_http1().is_some_and(ends) {
+        return false;
+    }
     if session.is_body_done() {
         return true;
     }

@@ -126,14 +126,14 @@ impl Trail {
         self.outcome = Outcome::Refused(reason as usize);
     }
 
-    /// Pingora's proxy passed the request through to the application.
-    pub(crate) fn passed(&mut self, status: Option<u16>, bytes_in: u64, bytes_out: u64) {
+    /// Pingora's proxy passed the request through to the application. `whole` is false when its answer broke off.
+    pub(crate) fn passed(&mut self, status: Option<u16>, whole: bool, bytes_in: u64, bytes_out: u64) {
         self.status = status;
         self.bytes_in = bytes_in;
         self.bytes_out = bytes_out;
-        self.outcome = match status {
-            Some(_) => Outcome::Passed,
-            None => Outcome::Failed,
+        self.outcome = match whole && status.is_some() {
+            true => Outcome::Passed,
+            false => Outcome::Failed,
         };
     }
 

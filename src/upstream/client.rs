@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use pingora_core::ErrorType;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use tokio::io::AsyncWriteExt;
@@ -86,7 +85,7 @@ async fn talk(mut stream: Stream, request: &Request) -> Result<(HttpSession, boo
 
 async fn final_head(session: &mut HttpSession) -> Result<(), SendError> {
     for _ in 0..INFORMATIONAL_MAX {
-        session.read_response().await.map_err(|e| broken(&e))?;
+        session.read_response().await.map_err(|e| SendError::of(&e))?;
         match session.get_status() {
             Some(StatusCode::SWITCHING_PROTOCOLS) => return Err(SendError::BadAnswer("protocols switched unasked")),
             Some(status) if status.is_informational() => continue,
@@ -106,14 +105,6 @@ fn readable(session: &HttpSession) -> Result<(), SendError> {
     match codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
         true => Ok(()),
         false => Err(SendError::BadAnswer("unknown transfer coding")),
-    }
-}
-
-/// What Pingora says about bytes that are no HTTP quotes them; they are the upstream's and no business of a log.
-fn broken(e: &pingora_core::Error) -> SendError {
-    match e.etype() {
-        ErrorType::ConnectionClosed | ErrorType::ReadError => SendError::Broken(e.to_string()),
-        other => SendError::BadAnswer(other.as_str()),
     }
 }
 
@@ -181,7 +172,7 @@ impl Answer {
         let left = self.deadline.since(self.end.clock.moment());
         let problem = match pingora_timeout::timeout(left, self.session.read_body_bytes()).await {
             Ok(Ok(chunk)) => return Ok(chunk),
-            Ok(Err(e)) => broken(&e),
+            Ok(Err(e)) => SendError::of(&e),
             Err(_) => SendError::Timeout,
         };
         self.end.attempt = problem.attempt().unwrap_or(Attempt::Reset);

@@ -6,7 +6,7 @@
 mod answers;
 mod broken;
 mod challenge;
-mod heads;
+pub mod heads;
 mod servers;
 mod times;
 mod tls;

@@ -16,6 +16,7 @@ mod h2;
 mod harness;
 mod house;
 mod limits;
+mod passthrough;
 mod process;
 mod refusals;
 mod reload;

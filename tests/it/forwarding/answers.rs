@@ -21,10 +21,6 @@ struct Shape {
 
 const CHUNKED: (Option<&str>, Option<&str>) = (None, Some("chunked"));
 
-fn fixed(length: &'static str) -> (Option<&'static str>, Option<&'static str>) {
-    (Some(length), None)
-}
-
 const SHAPES: [Shape; 21] = [
     Shape {
         wire: b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",

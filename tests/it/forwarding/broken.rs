@@ -294,6 +294,7 @@ async fn over_http2_a_part_does_not_look_whole_either() {
         assert!(client.ask(event()).await.is_err(), "{head} {body:?}");
         // The other streams of the connection live on.
         assert_eq!(client.ask(event()).await.unwrap().body(), b"ok");
-        assert_eq!(gateway.lines(1).await[0]["outcome"], "failed");
+        let lines = gateway.lines(2).await;
+        assert!(lines.iter().any(|line| line["outcome"] == "failed"), "{lines:?}");
     }
 }

@@ -176,7 +176,12 @@ impl Upstream {
 
     /// Waits until no connection is open.
     pub async fn quiet(&self) {
-        until("no connection is open", || self.open.load(Ordering::SeqCst) == 0).await;
+        until("no connection is open", || self.open() == 0).await;
+    }
+
+    /// Connections open at present.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 
     /// Connections accepted so far.
@@ -244,9 +249,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// is done.
     pub async fn request(&mut self) -> Option<(usize, Recorded)> {
         let head = self.head().await?;
-        // Read by the declared length alone: what a proxy sends on must be framed by exactly one of those.
-        let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
-        let body = self.bytes(length).await?;
+        let body = match (header(&head, "content-length"), header(&head, "transfer-encoding")) {
+            (Some(length), None) => self.bytes(length.parse().unwrap()).await?,
+            (None, Some("chunked")) => self.chunks().await?,
+            (None, None) => Vec::new(),
+            both => panic!("ambiguous framing {both:?}"),
+        };
         let request = Recorded {
             head,
             body,
@@ -278,6 +286,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
         }
         Some(self.unread.drain(..count).collect())
+    }
+
+    async fn chunks(&mut self) -> Option<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            while !line.ends_with(b"\r\n") {
+                line.extend(self.bytes(1).await?);
+            }
+            let size = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
+            body.extend(self.bytes(size).await?);
+            assert_eq!(self.bytes(2).await?, b"\r\n");
+            if size == 0 {
+                return Some(body);
+            }
+        }
     }
 
     /// Sends bytes; false when the other side is gone.
