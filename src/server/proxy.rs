@@ -177,16 +177,7 @@ impl ProxyHttp for Gateway {
         if session.req_header().version == Version::HTTP_10 {
             answer.remove_header(&header::TRANSFER_ENCODING);
         }
-        Ok(())
-    }
-
-    /// What was passed through before the drain began is answered with a farewell, too.
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        _response: &mut ResponseHeader,
-        _ctx: &mut Context,
-    ) -> Result<()> {
+        // What was passed through before the drain began is answered with a farewell, too.
         if self.guard.shared().is_draining() {
             session.set_keepalive(None);
         }
