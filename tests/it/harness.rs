@@ -15,7 +15,7 @@ pub use client::{Answer, Client, header, request};
 pub use conf::{Conf, NOBODY};
 pub use event::{Event, PROVIDERS, secret_of};
 pub use gateway::{Gateway, NOW, SECRET, github, route_yaml, sign_github};
-pub use h2::{H2, H2Stream};
+pub use h2::H2;
 pub use program::Program;
 pub use upstream::{Act, Blackhole, Recorded, Refusing, Upstream, Wire, bare};
 
