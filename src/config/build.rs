@@ -6,17 +6,17 @@
 //! keep the others from being looked at.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::file::{File, LogFormat, LogLevel, UpstreamFile};
 use super::path::KeyPath;
 use super::problem::Problems;
-use super::value::{Count, Rate as TypedRate, Switch};
-use super::{load, nearest, parse, routes};
+use super::routes::{self, bytes, rate};
+use super::value::Switch;
+use super::{load, parse};
 use crate::clock::{Clock, UnixMillis};
-use crate::gateway::{ClientSettings, GatewaySettings, Guard, Rate, Rules, Shared};
+use crate::gateway::{ClientSettings, GatewaySettings, Guard, Rules, Shared};
 use crate::observe::{AccessLog, Format};
 use crate::providers::Provider;
 use crate::server::{IngressSettings, ServerSettings};
@@ -304,23 +304,6 @@ fn unused_upstreams(file: &File, problems: &mut Problems) {
             problems.warning(&path, "no route leads here");
         }
     }
-}
-
-/// `nearest` of the names a file has, for a name that it has not.
-pub(super) fn meant<'a>(names: impl Iterator<Item = &'a str>, typed: &str) -> Option<String> {
-    nearest(typed, names).map(str::to_owned)
-}
-
-pub(super) fn rate(rate: TypedRate, burst: Count) -> Rate {
-    Rate {
-        count: rate.count,
-        per: rate.per,
-        burst: NonZeroU32::max(burst.0, NonZeroU32::MIN),
-    }
-}
-
-pub(super) fn bytes(size: u64) -> usize {
-    usize::try_from(size).unwrap_or(usize::MAX)
 }
 
 fn level(level: LogLevel) -> log::LevelFilter {

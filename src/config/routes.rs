@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::build::{bytes, meant, rate};
 use super::file::{File, RouteFile, SecretFile};
+use super::nearest;
 use super::path::KeyPath;
 use super::problem::Problems;
-use super::value::Switch;
+use super::value::{Count, Rate as TypedRate, Switch};
 use crate::clock::UnixMillis;
-use crate::gateway::{ReplayPolicy, RouteSettings, loosest_path};
+use crate::gateway::{Rate, ReplayPolicy, RouteSettings, loosest_path};
 use crate::providers::{EventId, Provider, builtin};
 use crate::secret::{Secret, SecretSource};
 use crate::signature::{KeyError, KeyedSecret, Verifier, VerifierOptions};
@@ -297,4 +297,21 @@ fn replay(route: &RouteFile, path: &KeyPath, provider: &Provider, problems: &mut
         keep: replay.keep.0,
         wait: replay.wait.0,
     }
+}
+
+/// `nearest` of the names a file has, for a name that it has not.
+pub(super) fn meant<'a>(names: impl Iterator<Item = &'a str>, typed: &str) -> Option<String> {
+    nearest(typed, names).map(str::to_owned)
+}
+
+pub(super) fn rate(rate: TypedRate, burst: Count) -> Rate {
+    Rate {
+        count: rate.count,
+        per: rate.per,
+        burst: burst.0,
+    }
+}
+
+pub(super) fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
 }

@@ -16,7 +16,7 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::refusal::{Connection, Reason, Refusal};
-use super::trail::Trail;
+use super::trail::{Trail, Written};
 use super::{Route, Rules, Shared, head};
 use crate::providers::HandshakeReply;
 use crate::upstream::{Answer, Nominated, SendError, is_hop_by_hop};
@@ -56,14 +56,6 @@ impl From<HandshakeReply> for Reply {
             body: answer.body,
         }
     }
-}
-
-/// How writing a response ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Written {
-    pub(crate) bytes: u64,
-    /// The whole response went out.
-    pub(crate) complete: bool,
 }
 
 /// Writes a refusal. `route` is the one that refused, if it was found already.
@@ -193,15 +185,6 @@ async fn write(session: &mut ServerSession, reply: &Reply, extra: &[(HeaderName,
     let bytes = body.len() as u64;
     let complete = session.write_response_body(body, true).await.is_ok();
     Written { bytes, complete }
-}
-
-impl Written {
-    fn nothing() -> Self {
-        Written {
-            bytes: 0,
-            complete: false,
-        }
-    }
 }
 
 /// Whether the rest of the body is read away so that the connection can serve the next request.

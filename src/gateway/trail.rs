@@ -13,7 +13,6 @@ use http::request::Parts;
 
 use super::admit::Place;
 use super::refusal::Reason;
-use super::respond::Written;
 use super::{Route, Shared};
 use crate::clock::{Clock, Moment};
 use crate::event::Permit;
@@ -38,6 +37,24 @@ pub struct Trail {
     tries: Tries,
     /// Held until the request has ended.
     holds: Option<(Place, InFlight)>,
+}
+
+/// How writing a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) bytes: u64,
+    /// The whole response went out.
+    pub(crate) complete: bool,
+}
+
+impl Written {
+    /// Not a byte went out.
+    pub(super) fn nothing() -> Self {
+        Written {
+            bytes: 0,
+            complete: false,
+        }
+    }
 }
 
 /// What proof brought to light.
