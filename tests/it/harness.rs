@@ -6,7 +6,6 @@ mod event;
 mod gateway;
 mod h2;
 pub mod process;
-mod program;
 mod upstream;
 
 use std::time::Duration;
@@ -16,7 +15,6 @@ pub use conf::{Conf, NOBODY};
 pub use event::{Event, PROVIDERS, secret_of};
 pub use gateway::{Gateway, NOW, SECRET, github, route_yaml, sign_github};
 pub use h2::H2;
-pub use program::Program;
 pub use upstream::{Act, Blackhole, Recorded, Refusing, Upstream, Wire, bare};
 
 /// Waits until something has come about; nothing here takes long, so what takes long never comes.

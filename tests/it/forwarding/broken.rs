@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::{config, event, request_with, servers};
-use crate::harness::{Client, Gateway, H2, Upstream, Wire, request, sign_github};
+use crate::harness::{Client, Gateway, H2, Upstream, Wire, request, sign_github, until};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -202,27 +203,48 @@ async fn what_a_backend_says_unasked_is_not_the_answer_to_the_next_event() {
     // One answer too many, and from then on every event gets the answer to the one before it.
     for after in ["!", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", "\r\n"] {
         for together in [true, false] {
-            let upstream = Upstream::playing(move |mut wire: Wire| async move {
-                let Some((n, _)) = wire.request().await else { return };
-                if n > 0 {
-                    wire.send(OK).await;
-                    return;
+            let (say, said) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+            let (wanted, done) = (Arc::clone(&say), Arc::clone(&said));
+            let upstream = Upstream::playing(move |mut wire: Wire| {
+                let (wanted, done) = (Arc::clone(&wanted), Arc::clone(&done));
+                async move {
+                    if wire.request().await.is_some_and(|(n, _)| n > 0) {
+                        wire.send(OK).await;
+                        return;
+                    }
+                    if together {
+                        wire.send(&[OK, after.as_bytes()].concat()).await;
+                    } else {
+                        wire.send(OK).await;
+                        wanted.acquire().await.unwrap().forget();
+                        wire.send(after.as_bytes()).await;
+                        done.add_permits(1);
+                    }
+                    wire.request().await;
                 }
-                match together {
-                    true => wire.send(&[OK, after.as_bytes()].concat()).await,
-                    false => wire.send(OK).await && wire.send(after.as_bytes()).await,
-                };
-                assert!(wire.ends().await, "the connection was used again");
-                wire.request().await;
             })
             .await;
             let gateway = Gateway::start(&config(&servers(&[upstream.address]))).await;
-            assert_eq!(request(gateway.address, &event("")).await.text(), "ok");
-            // Closed by the gateway as soon as it sees the rest; nobody may come in between.
-            upstream.quiet().await;
-            let answer = request(gateway.address, &event("")).await;
+            let mut client = Client::connect(gateway.address).await;
+            client.send(&event("")).await;
+            assert_eq!(client.answer().await.text(), "ok");
+            until("the exchange to be over", || gateway.active() == 0).await;
+            if !together {
+                say.add_permits(1);
+                said.acquire().await.unwrap().forget();
+                // Whatever is heard after it was said comes after it was noticed.
+                assert_eq!(
+                    request(gateway.address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                        .await
+                        .status,
+                    404
+                );
+            }
+            client.send(&event("")).await;
+            let answer = client.answer().await;
             assert_eq!((answer.status, answer.text()), (200, "ok"), "{after:?} {together}");
-            assert_eq!(upstream.seen().len(), 2);
+            let connections: Vec<_> = upstream.seen().iter().map(|seen| seen.connection).collect();
+            assert_eq!(connections, [0, 1], "{after:?} {together}");
         }
     }
 }

@@ -10,7 +10,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
-use crate::harness::{Program, SECRET, Upstream, request, sign_github};
+use crate::harness::process::{Running, TestFile};
+use crate::harness::{SECRET, Upstream, request, sign_github};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -38,7 +39,7 @@ async fn server(authority: &Authority, name: &str, until: i32) -> Upstream {
 }
 
 /// A program that trusts `trusted` alone, with a route to each of `upstreams` that is called like it.
-fn program(trusted: &str, upstreams: &[(&str, String)]) -> Program {
+async fn program(trusted: &str, upstreams: &[(&str, String)]) -> Running {
     let mut yaml = "upstreams:\n".to_owned();
     for (name, server) in upstreams {
         yaml.push_str(&format!("  {name}: {{ servers: [\"{server}\"] }}\n"));
@@ -51,11 +52,12 @@ fn program(trusted: &str, upstreams: &[(&str, String)]) -> Program {
         ));
     }
     yaml.push_str(&format!("passthrough: {}\n", upstreams[0].0));
-    Program::start(&yaml, trusted)
+    let trusted = TestFile::new("trusted.pem", trusted);
+    Running::start_with(&yaml, &[], &[("SSL_CERT_FILE", trusted.name())]).await
 }
 
 /// The status of a genuine event for the route of this name.
-async fn send(program: &Program, route: &str) -> u16 {
+async fn send(program: &Running, route: &str) -> u16 {
     let body = format!("{{\"for\":\"{route}\"}}");
     let signature = sign_github(body.as_bytes());
     let event = format!(
@@ -86,7 +88,8 @@ async fn a_backend_is_spoken_to_only_when_it_proves_who_it_is() {
             ("expired", at("localhost", &expired)),
             ("plain", at("localhost", &plain)),
         ],
-    );
+    )
+    .await;
     for (route, status) in [
         ("right", 200),
         ("right-address", 200),
@@ -114,7 +117,7 @@ async fn without_a_trust_store_nobody_is_trusted() {
     // A minimal container has none: that must be a 502 that says so, neither a crash nor a blind eye.
     let right = server(&authority(), "localhost", 2999).await;
     let url = format!("https://localhost:{}", right.address.port());
-    let program = program("", &[("right", url)]);
+    let program = program("", &[("right", url)]).await;
     assert_eq!(send(&program, "right").await, 502);
     let passed = request(program.address, b"GET /app HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!((passed.status, right.seen().len()), (502, 0));

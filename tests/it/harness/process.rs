@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use super::request;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program under test.
@@ -76,6 +78,14 @@ impl Process {
         self.stdout.finish().await;
         self.stderr.finish().await;
         status.unwrap().code()
+    }
+
+    /// The most memory it has had so far, in bytes; `None` where the system does not tell.
+    pub fn memory_peak_bytes(&self) -> Option<usize> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kib: usize = peak.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib * 1024)
     }
 
     /// Everything written so far, for the messages of failing tests.
@@ -202,6 +212,14 @@ impl Running {
             process,
             file,
         }
+    }
+
+    /// The value of one series, `name{labels}` as exposed.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let answer = request(self.admin, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut lines = answer.text().lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {series}")).parse().unwrap()
     }
 
     /// Changes the file; `yaml` has everything but `listen` and `admin`.

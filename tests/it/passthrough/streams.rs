@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Mutex, mpsc};
 
 use super::{PASSED, to};
-use crate::harness::{Client, Gateway, Program, Upstream, Wire, header, until};
+use crate::harness::process::Running;
+use crate::harness::{Client, Gateway, Upstream, Wire, header, until};
 
 const HANDSHAKE: &[u8] = b"GET /socket HTTP/1.1\r\nHost: app.test\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -349,11 +350,11 @@ async fn large_uploads_and_downloads_are_not_held_in_memory() {
         }
     })
     .await;
-    let program = Program::start(&to(&app), "");
+    let program = Running::start(&to(&app)).await;
     let mut client = Client::connect(program.address).await;
     client.send(b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n").await;
     client.head().await;
-    let before = program.memory_peak_bytes();
+    let before = program.process.memory_peak_bytes();
     // A slow reader: the program must not read ahead of it.
     for _ in 0..LARGE / (256 * 1024) {
         client.bytes(256 * 1024).await;
@@ -369,7 +370,7 @@ async fn large_uploads_and_downloads_are_not_held_in_memory() {
     assert_eq!(program.metric("hookward_buffered_bytes").await, 0.0);
     let out = r#"hookward_body_bytes_total{direction="out",route="-"}"#;
     assert_eq!(program.metric(out).await, LARGE as f64);
-    if let (Some(before), Some(after)) = (before, program.memory_peak_bytes()) {
+    if let (Some(before), Some(after)) = (before, program.process.memory_peak_bytes()) {
         assert!(after.saturating_sub(before) < GROWTH_MAX, "{before} -> {after}");
     }
 }
