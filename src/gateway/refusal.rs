@@ -191,6 +191,9 @@ impl From<Failure> for Reason {
     }
 }
 
+/// What a 503 asks for that does not know better.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
 /// A reason, and when it makes sense to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -211,10 +214,11 @@ impl Refusal {
 }
 
 impl From<Reason> for Refusal {
+    /// What passes by itself asks the sender to come back soon.
     fn from(reason: Reason) -> Self {
         Refusal {
             reason,
-            retry_after: None,
+            retry_after: (reason.row().status == 503).then_some(RETRY_SOON),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Tour {
             _ => format!("{}\n", reason.word()),
         };
         assert_eq!((answer.status, answer.text()), (row.status, &*words), "{reason:?}");
-        let comes_back = [429, 503].contains(&row.status) && reason != Reason::Draining;
+        let comes_back = [429, 503].contains(&row.status);
         assert_eq!(answer.header("retry-after").is_some(), comes_back, "{reason:?}");
         let kept = row.connection == Connection::Keep;
         let connection = answer.header("connection").unwrap();
