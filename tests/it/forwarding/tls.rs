@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::harness::process::{Running, TestFile};
-use crate::harness::{SECRET, Upstream, request, sign_github};
+use crate::harness::{Client, SECRET, Upstream, request, sign_github};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -34,8 +34,20 @@ async fn server(authority: &Authority, name: &str, until: i32) -> Upstream {
             PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         )
         .unwrap();
-    let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    Upstream::over_tls(TlsAcceptor::from(Arc::new(config)), |_, _| ok.to_vec()).await
+    Upstream::over_tls(TlsAcceptor::from(Arc::new(config)), |mut wire| async move {
+        while let Some((_, seen)) = wire.request().await {
+            if seen.header("upgrade").is_none() {
+                wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                continue;
+            }
+            wire.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                .await;
+            while let Some(message) = wire.bytes(5).await {
+                wire.send(&message.to_ascii_uppercase()).await;
+            }
+        }
+    })
+    .await
 }
 
 /// A program that trusts `trusted` alone, with a route to each of `upstreams` that is called like it.
@@ -110,6 +122,30 @@ async fn a_backend_is_spoken_to_only_when_it_proves_who_it_is() {
     // What is passed through goes the same way, under the same conditions.
     let passed = request(program.address, b"GET /app HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!((passed.status, right.seen().len()), (200, 2));
+}
+
+const HANDSHAKE: &[u8] = b"GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_goes_through_tls_under_the_same_conditions() {
+    // Its connections are made in another way than all others: verified or not, nobody would see the difference.
+    let (ours, foreign) = (authority(), authority());
+    let right = server(&ours, "localhost", 2999).await;
+    let untrusted = server(&foreign, "localhost", 2999).await;
+    let url = |upstream: &Upstream| format!("https://localhost:{}", upstream.address.port());
+    let trusting = program(&ours.pem(), &[("app", url(&right))]).await;
+    for _ in 0..10 {
+        let mut client = Client::connect(trusting.address).await;
+        client.send(HANDSHAKE).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+        for _ in 0..3 {
+            client.send(b"hello").await;
+            assert_eq!(client.bytes(5).await, b"HELLO");
+        }
+    }
+    let wary = program(&ours.pem(), &[("app", url(&untrusted))]).await;
+    assert_eq!(request(wary.address, HANDSHAKE).await.status, 502);
+    assert_eq!(untrusted.seen().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

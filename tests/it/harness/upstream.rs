@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::client::{header, headers};
 use super::until;
@@ -124,18 +125,18 @@ impl Upstream {
         Upstream::on(listener, play)
     }
 
-    /// Answers as the script says, over TLS; handshakes that fail are no connections.
-    pub async fn over_tls(
-        acceptor: TlsAcceptor,
-        script: impl Fn(usize, &Recorded) -> Vec<u8> + Send + Sync + 'static,
-    ) -> Upstream {
-        let script: Arc<Script> = Arc::new(script);
+    /// Plays every connection over TLS; handshakes that fail are no connections.
+    pub async fn over_tls<F, Play>(acceptor: TlsAcceptor, play: F) -> Upstream
+    where
+        F: Fn(Wire<TlsStream<TcpStream>>) -> Play + Send + Sync + 'static,
+        Play: Future<Output = ()> + Send + 'static,
+    {
+        let play = Arc::new(play);
         Upstream::playing(move |wire| {
-            let (acceptor, script) = (acceptor.clone(), Arc::clone(&script));
+            let (acceptor, play) = (acceptor.clone(), Arc::clone(&play));
             async move {
                 if let Ok(stream) = acceptor.accept(wire.stream).await {
-                    let (number, seen) = (wire.number, wire.seen);
-                    serve(Wire::new(stream, number, seen), script).await;
+                    play(Wire::new(stream, wire.number, wire.seen)).await;
                 }
             }
         })
