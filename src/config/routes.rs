@@ -228,7 +228,9 @@ fn read_secret(
         (None, Some(path), None) => SecretSource::File(path.clone()),
         (None, None, Some(written)) => {
             let message = "is written into the configuration: whoever reads the file can forge events";
-            problems.warning(&path.key("value"), message).suggest("env or file");
+            problems
+                .warning(&path.key("value"), message)
+                .suggest("use { env: NAME } or { file: PATH }");
             SecretSource::Value(written.0.clone())
         }
         _ => {
