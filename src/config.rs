@@ -12,7 +12,6 @@ mod build;
 mod document;
 pub mod file;
 mod load;
-mod nearest;
 mod path;
 mod problem;
 #[cfg(test)]
@@ -25,7 +24,6 @@ mod yaml;
 pub use build::{LogSettings, Plan, plan_file, plan_text, server_address};
 pub use file::File;
 pub use load::{load, parse};
-pub use nearest::nearest;
 pub use path::KeyPath;
 pub use problem::{Problem, Problems, Severity};
 pub use reload::{Placed, Reloaded, reload};

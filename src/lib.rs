@@ -33,6 +33,7 @@ pub mod store;
 pub mod upstream;
 
 pub mod clock;
+mod nearest;
 pub mod observe;
 pub mod secret;
 pub mod units;

@@ -30,6 +30,7 @@ pub use file::{
 pub use json::JsonPath;
 
 use crate::clock::UnixMillis;
+use crate::nearest::nearest;
 use crate::signature::{Scheme, SchemeError};
 
 /// One word for each file in `conf/providers/`, in alphabetical order.
@@ -79,13 +80,10 @@ impl Catalogue {
 
     /// The id that somebody who typed `id` may have meant.
     pub fn nearest(&self, id: &str) -> Option<&str> {
-        const MEANT_MAX: usize = 3;
-        let typed: String = id.chars().take(64).collect::<String>().to_ascii_lowercase();
-        let by_distance = self.ids().map(|known| (edits(&typed, known), known));
-        let (distance, known) = by_distance.min()?;
-        let contained = self.ids().find(|known| typed.len() >= 4 && known.contains(&typed));
-        let close = distance <= MEANT_MAX && distance < known.len().min(typed.len());
-        if close { Some(known) } else { contained }
+        let typed = id.to_ascii_lowercase();
+        // Part of a long id is an id half remembered.
+        let contained = || self.ids().find(|known| typed.len() >= 4 && known.contains(&typed));
+        nearest(id, self.ids()).or_else(contained)
     }
 }
 
@@ -303,23 +301,6 @@ fn header_name(key: &str, text: &str) -> Result<HeaderName, SchemeError> {
     HeaderName::try_from(text).map_err(|_| SchemeError::new(key, format!("{text:?} is not a header name")))
 }
 
-/// How many letters have to be added, removed or changed to make `b` of `a`.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let changed = diagonal + usize::from(x != y);
-            diagonal = *cell;
-            left = changed.min(left + 1).min(*cell + 1);
-            *cell = left;
-        }
-        row[0] = i + 1;
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -397,15 +378,6 @@ mod tests {
         }
         assert_eq!(builtin().nearest(&"\u{1f980}".repeat(10_000)), None);
         assert!(builtin().find("githb").is_none() && builtin().find("github").is_some());
-        assert_eq!(
-            [
-                edits("", "abc"),
-                edits("abc", ""),
-                edits("kitten", "sitting"),
-                edits("ab", "ab")
-            ],
-            [3, 3, 3, 0]
-        );
     }
 
     #[test]

@@ -16,11 +16,11 @@ use serde_path_to_error::Segment as Step;
 
 use super::document::{Document, Kind};
 use super::file::File;
-use super::nearest::nearest;
 use super::path::{KeyPath, Segment};
 use super::problem::{PROBLEMS_MAX, Problems};
 use super::value::quoted;
 use super::yaml;
+use crate::nearest::nearest;
 
 /// A larger file is not a configuration.
 const FILE_BYTES_MAX: usize = 1024 * 1024;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::{File, RouteFile, SecretFile};
-use super::nearest;
 use super::path::KeyPath;
 use super::problem::Problems;
 use super::value::{Count, Rate as TypedRate, Switch};
 use crate::clock::UnixMillis;
 use crate::gateway::{Rate, ReplayPolicy, RouteSettings, loosest_path};
+use crate::nearest::nearest;
 use crate::providers::{EventId, Provider, builtin};
 use crate::secret::{Secret, SecretSource};
 use crate::signature::{KeyError, KeyedSecret, Verifier, VerifierOptions};

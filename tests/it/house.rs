@@ -26,7 +26,7 @@ const HOUSE: [&[&str]; 11] = [
     &["upstream", "store"],
     &["event", "providers"],
     &["signature"],
-    &["observe", "secret", "clock", "units"],
+    &["observe", "secret", "clock", "units", "nearest"],
 ];
 
 /// Neighbours in a row that may know each other all the same, from left to right.

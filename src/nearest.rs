@@ -1,12 +1,12 @@
 //! The name somebody probably meant.
 //!
-//! Asked for unknown keys and for names that refer to nothing. Only known names are ever returned, so an answer
-//! can be printed wherever it comes from.
+//! Asked for unknown keys, for names that refer to nothing and for providers that do not exist. Only known names are
+//! ever returned, so an answer can be printed wherever it comes from.
 
 /// The one of `known` that is closest to `typed`, when it is close enough to be a slip: one edit for every three
 /// characters, at least one; a swap of neighbours is one edit. Case and `-` for `_` do not count. Names over 64
 /// bytes are close to nothing.
-pub fn nearest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     const NAME_BYTES_MAX: usize = 64;
     if typed.len() > NAME_BYTES_MAX {
         return None;
