@@ -11,8 +11,8 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use hookward::clock::UnixMillis;
 use hookward::providers::builtin;
 use hookward::secret::Secret;
-use hookward::signature::{KeyedSecret, Verifier, VerifierOptions, sign};
-use http::HeaderMap;
+use hookward::signature::{Head, KeyedSecret, Verifier, VerifierOptions, sign};
+use http::{HeaderMap, Method};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -65,7 +65,12 @@ fn signed(provider: &str, body: &[u8]) -> (Verifier, HeaderMap) {
 }
 
 fn verdict(verifier: &Verifier, headers: &HeaderMap, body: &[u8]) -> bool {
-    let mut check = verifier.begin(headers, NOW);
+    let head = Head {
+        method: &Method::POST,
+        target: "/webhooks",
+        headers,
+    };
+    let mut check = verifier.begin(head, NOW);
     check.update(body);
     check.finish(body).is_ok()
 }

@@ -14,28 +14,56 @@
 //! Not judged here: replays (see [`Proof::digests`] for the key to judge them by), and repeated or look-alike
 //! headers beyond what one scheme reads (see [`Scheme::security_headers`]).
 
+mod algorithm;
+mod check;
+mod compose;
 mod encoding;
 mod extract;
 mod file;
+mod form;
+pub(crate) mod json;
+mod jwt;
 mod key;
+#[cfg(test)]
+mod kinds;
 mod mac;
+mod native;
+mod pinned;
+mod place;
 mod proof;
 #[cfg(test)]
 mod properties;
+mod pubkey;
+mod recipe;
 mod scheme;
 mod sign;
+mod source;
 mod template;
 #[cfg(test)]
 mod testing;
 mod timestamp;
+mod token;
 mod verify;
+mod wanted;
+mod whole;
+#[cfg(test)]
+mod wycheproof;
+mod x509;
 
+pub use algorithm::Algorithm;
+pub use check::{Check, Finished, KeyWanted};
 pub use encoding::Encoding;
-pub use file::{Format, IdFile, KeyForm, SchemeFile, SignatureFile, TimestampFile};
+pub use file::{Format, IdFile, KeyForm, SchemeFile, SignatureFile, TimestampFile, Tolerance};
+pub(crate) use form::form_value;
+pub use json::JsonPath;
+pub use jwt::{BodyClaimFile, BodyHash, ClaimFile, EmptyBody, JwtAlgorithm, JwtFile, JwtKeyForm, KeysFile, PlaceFile};
 pub use key::{KeyError, KeyedSecret};
-pub use mac::MacKind;
+pub use native::{Native, PublicUrl, Settings};
+pub use pinned::PinnedUrl;
 pub use proof::{Failure, Proof, Strength};
+pub use pubkey::{EcdsaForm, PrivateKey, PublicKey, PublicKeyError, PublicKeyForm, SignatureAlgorithm};
 pub use scheme::{Scheme, SchemeError};
-pub use sign::sign;
+pub use sign::{Draft, Signed, sign, sign_request};
 pub use timestamp::Unit;
-pub use verify::{Check, Verifier, VerifierOptions};
+pub use verify::{Head, Verifier, VerifierOptions};
+pub use wanted::{FetchedKey, KeySource, Unreadable};

@@ -82,12 +82,8 @@ pub fn rate(text: &str) -> Result<(u32, Duration), String> {
     }
 }
 
-/// A field of type [`Duration`], typed as [`duration`] reads it.
-pub(crate) fn deserialize_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    deserializer.deserialize_any(DurationText)
-}
-
-/// The same for a field that may be left out: `#[serde(default, deserialize_with = ...)]`.
+/// A field of type [`Duration`], typed as [`duration`] reads it, that may be left out:
+/// `#[serde(default, deserialize_with = ...)]`.
 pub(crate) fn deserialize_some_duration<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {

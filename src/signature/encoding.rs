@@ -11,7 +11,7 @@
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -27,6 +27,9 @@ pub enum Encoding {
     Base64,
     /// RFC 4648 section 5, padded or not, spare bits zero. Written without padding.
     Base64url,
+    /// Standard base64 of the hexadecimal text.
+    #[serde(rename = "hex-in-base64")]
+    HexInBase64,
 }
 
 /// Padding may be there or not, but never half of it, and spare bits are zero.
@@ -52,11 +55,32 @@ impl Encoding {
             }
             Encoding::Base64 => STANDARD.decode_slice(text, &mut room).ok()?,
             Encoding::Base64url => URL_SAFE.decode_slice(text, &mut room).ok()?,
+            Encoding::HexInBase64 => {
+                let mut inside = [0; 2 * DECODED_BYTES_MAX];
+                let digits = STANDARD.decode_slice(text, &mut inside).ok()?;
+                let exact = room.get_mut(..bytes)?;
+                hex::decode_to_slice(inside.get(..digits)?, exact).ok()?;
+                bytes
+            }
         };
         if decoded != bytes {
             return None;
         }
         Tag::from_slice(room.get(..decoded)?)
+    }
+
+    /// Reads a signature of at most `bytes_max` bytes; `None` when `text` is anything else.
+    pub(crate) fn decode_up_to(self, text: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+        if text.len() > bytes_max.saturating_mul(4) {
+            return None;
+        }
+        let decoded = match self {
+            Encoding::Hex => hex::decode(text).ok(),
+            Encoding::Base64 => STANDARD.decode(text).ok(),
+            Encoding::Base64url => URL_SAFE.decode(text).ok(),
+            Encoding::HexInBase64 => STANDARD.decode(text).ok().and_then(|digits| hex::decode(digits).ok()),
+        };
+        decoded.filter(|bytes| !bytes.is_empty() && bytes.len() <= bytes_max)
     }
 
     /// Writes a MAC.
@@ -65,6 +89,7 @@ impl Encoding {
             Encoding::Hex => hex::encode(bytes),
             Encoding::Base64 => STANDARD.encode(bytes),
             Encoding::Base64url => URL_SAFE.encode(bytes),
+            Encoding::HexInBase64 => STANDARD.encode(hex::encode(bytes)),
         }
     }
 
@@ -72,7 +97,7 @@ impl Encoding {
     pub(crate) fn may_contain(self, byte: u8) -> bool {
         match self {
             Encoding::Hex => byte.is_ascii_hexdigit(),
-            Encoding::Base64 => byte.is_ascii_alphanumeric() || b"+/=".contains(&byte),
+            Encoding::Base64 | Encoding::HexInBase64 => byte.is_ascii_alphanumeric() || b"+/=".contains(&byte),
             Encoding::Base64url => byte.is_ascii_alphanumeric() || b"-_=".contains(&byte),
         }
     }
@@ -81,6 +106,21 @@ impl Encoding {
 /// The bytes of a key written in standard base64.
 pub(crate) fn key_from_base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     STANDARD.decode(text).ok().map(Zeroizing::new)
+}
+
+/// The bytes of a key written in base64 for URLs, padded or not.
+pub(crate) fn key_from_base64url(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    URL_SAFE.decode(text).ok().map(Zeroizing::new)
+}
+
+/// Bytes as JOSE writes them (RFC 7515 section 2): base64 for URLs, never padded, spare bits zero.
+pub(crate) fn from_jose(text: &[u8]) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+/// Writes bytes as JOSE does.
+pub(crate) fn to_jose(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// The bytes of a key written in hexadecimal.

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::encoding::{key_from_base64, key_from_hex};
 use super::file::KeyForm;
+use super::pubkey::PublicKeyError;
 use crate::clock::UnixMillis;
 use crate::secret::{SECRET_BYTES_MIN, Secret};
 
@@ -32,9 +33,11 @@ pub(super) fn decode(form: KeyForm, id: &str, secret: &Secret) -> Result<Zeroizi
         KeyForm::Hex => (key_from_hex(text), "hexadecimal"),
         KeyForm::Base64 => (key_from_base64(text), "padded base64"),
         KeyForm::Whsec => {
-            let bare = text.strip_prefix(b"whsec_").unwrap_or(text);
+            let bare = text.strip_prefix(b"v1,").unwrap_or(text);
+            let bare = bare.strip_prefix(b"whsec_").unwrap_or(bare);
             (key_from_base64(bare), "padded base64 after an optional whsec_")
         }
+        KeyForm::Base64url | KeyForm::Pem | KeyForm::Jwk => (None, "a shared secret, as public keys are none"),
     };
     match key {
         None => Err(KeyError::Undecodable { id: id.into(), what }),
@@ -82,6 +85,14 @@ pub enum KeyError {
         /// What it should be.
         what: &'static str,
     },
+    /// The text is no public key, or one that proves nothing.
+    #[error("key {id:?} {why}")]
+    Public {
+        /// The key's id.
+        id: String,
+        /// What is wrong with it.
+        why: PublicKeyError,
+    },
     /// Two secrets have one id.
     #[error("two secrets have the id {id:?}")]
     DuplicateId {
@@ -99,6 +110,26 @@ pub enum KeyError {
     /// The tolerance does not fit the scheme.
     #[error("tolerance {0}")]
     Tolerance(&'static str),
+    /// The scheme's keys are fetched, so that a secret would verify nothing.
+    #[error("has no meaning: the keys of this scheme are published by the provider")]
+    NoneNeeded,
+    /// The secret of HTTP Basic has no colon.
+    #[error("secret {id:?} is not user:password")]
+    NotBasic {
+        /// The key's id.
+        id: String,
+    },
+    /// The scheme signs the URL, and the route does not say it.
+    #[error("the scheme signs the URL under which the provider reaches this route; say it as `public_url`")]
+    PublicUrl,
+    /// The scheme needs a setting that is not there, or cannot use the one that is.
+    #[error("setting {name:?} {why}")]
+    Setting {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The id or time cannot be signed under the scheme's rules.
     #[error("{0}")]
     Unsignable(&'static str),
@@ -157,7 +188,9 @@ mod tests {
             (Whsec, "whsec_whsec_YWJj", Err("undecodable")),
             (Whsec, "whpk_YWJj", Err("undecodable")),
             (Whsec, "whsk_YWJj", Err("undecodable")),
-            (Whsec, "v1,whsec_YWJj", Err("undecodable")),
+            (Whsec, "v1,whsec_YWJj", Ok(b"abc")),
+            (Whsec, "v1,YWJj", Ok(b"abc")),
+            (Whsec, "whsec_v1,YWJj", Err("undecodable")),
             (Whsec, "whsec_\u{e9}", Err("undecodable")),
         ];
         for (form, text, expected) in rows {

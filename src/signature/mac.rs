@@ -1,4 +1,4 @@
-//! Keyed hashes and their results.
+//! Hashes, keyed and plain, and their results.
 //!
 //! A key is hashed into its MAC once, at start; a request clones the keyed state. Which algorithm runs is fixed by the
 //! scheme: no byte of a request chooses it. Results are [`Tag`]s, compared in constant time over their whole
@@ -7,26 +7,61 @@
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac as _};
-use serde::Deserialize;
+use md5::Md5;
 use sha1::Sha1;
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use subtle::{Choice, ConstantTimeEq};
 
 /// The longest result, HMAC-SHA-512's.
 pub(crate) const TAG_BYTES_MAX: usize = 64;
 
 /// The algorithms of RFC 2104 that providers use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum MacKind {
-    /// HMAC with SHA-1. Not broken as a MAC, and some providers offer nothing else.
-    #[serde(rename = "hmac-sha1")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MacKind {
     HmacSha1,
-    /// HMAC with SHA-256.
-    #[serde(rename = "hmac-sha256")]
     HmacSha256,
-    /// HMAC with SHA-512.
-    #[serde(rename = "hmac-sha512")]
+    HmacSha384,
     HmacSha512,
+}
+
+/// The plain hashes that some providers put a secret into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HashKind {
+    Md5,
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl HashKind {
+    /// Length of the result in bytes.
+    pub(crate) fn tag_bytes(self) -> usize {
+        match self {
+            HashKind::Md5 => 16,
+            HashKind::Sha1 => 20,
+            HashKind::Sha256 => 32,
+            HashKind::Sha384 => 48,
+            HashKind::Sha512 => 64,
+        }
+    }
+
+    /// Whether whoever knows the hash of a message knows the hash of a longer one, too. SHA-384 keeps a part of its
+    /// state to itself.
+    pub(crate) fn can_be_extended(self) -> bool {
+        self != HashKind::Sha384
+    }
+
+    /// The hash of a whole message.
+    pub(crate) fn of(self, message: &[u8]) -> Tag {
+        match self {
+            HashKind::Md5 => Tag::from_array(Md5::digest(message).into()),
+            HashKind::Sha1 => Tag::from_array(Sha1::digest(message).into()),
+            HashKind::Sha256 => Tag::from_array(Sha256::digest(message).into()),
+            HashKind::Sha384 => Tag::from_array(Sha384::digest(message).into()),
+            HashKind::Sha512 => Tag::from_array(Sha512::digest(message).into()),
+        }
+    }
 }
 
 impl MacKind {
@@ -35,6 +70,7 @@ impl MacKind {
         match self {
             MacKind::HmacSha1 => 20,
             MacKind::HmacSha256 => 32,
+            MacKind::HmacSha384 => 48,
             MacKind::HmacSha512 => 64,
         }
     }
@@ -48,6 +84,7 @@ impl MacKind {
 pub(crate) enum Mac {
     Sha1(Hmac<Sha1>),
     Sha256(Hmac<Sha256>),
+    Sha384(Hmac<Sha384>),
     Sha512(Hmac<Sha512>),
 }
 
@@ -58,6 +95,7 @@ impl Mac {
         match kind {
             MacKind::HmacSha1 => Mac::Sha1(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
             MacKind::HmacSha256 => Mac::Sha256(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
+            MacKind::HmacSha384 => Mac::Sha384(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
             MacKind::HmacSha512 => Mac::Sha512(Hmac::new_from_slice(key).expect(ANY_LENGTH)),
         }
     }
@@ -66,6 +104,7 @@ impl Mac {
         match self {
             Mac::Sha1(mac) => mac.update(bytes),
             Mac::Sha256(mac) => mac.update(bytes),
+            Mac::Sha384(mac) => mac.update(bytes),
             Mac::Sha512(mac) => mac.update(bytes),
         }
     }
@@ -74,12 +113,13 @@ impl Mac {
         match self {
             Mac::Sha1(mac) => Tag::from_array(mac.finalize().into_bytes().into()),
             Mac::Sha256(mac) => Tag::from_array(mac.finalize().into_bytes().into()),
+            Mac::Sha384(mac) => Tag::from_array(mac.finalize().into_bytes().into()),
             Mac::Sha512(mac) => Tag::from_array(mac.finalize().into_bytes().into()),
         }
     }
 }
 
-/// A computed or presented MAC: up to [`TAG_BYTES_MAX`] bytes, the rest zero.
+/// A computed or presented MAC or hash: up to [`TAG_BYTES_MAX`] bytes, the rest zero.
 #[derive(Clone, Copy)]
 pub(crate) struct Tag {
     bytes: [u8; TAG_BYTES_MAX],

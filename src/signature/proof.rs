@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::pinned::PinnedUrl;
 use crate::clock::UnixMillis;
 
 /// How much a verified request proves.
@@ -40,6 +41,7 @@ pub struct Proof {
     signed_id: Option<String>,
     digests: Vec<[u8; 32]>,
     timestamp: Option<UnixMillis>,
+    confirmation: Option<PinnedUrl>,
 }
 
 impl Proof {
@@ -56,7 +58,13 @@ impl Proof {
             signed_id,
             digests,
             timestamp,
+            confirmation: None,
         }
+    }
+
+    /// This proof, of a message that asks for a sign of consent.
+    pub(super) fn asking(self, confirmation: Option<PinnedUrl>) -> Proof {
+        Proof { confirmation, ..self }
     }
 
     /// Whether the body is bound.
@@ -90,6 +98,12 @@ impl Proof {
     /// The signed time, if the scheme has one.
     pub fn timestamp(&self) -> Option<UnixMillis> {
         self.timestamp
+    }
+
+    /// What to visit if the route consents to what this message asks: a subscription that waits for its confirmation.
+    /// The address was made by the scheme; nothing of the message but a token is in it.
+    pub fn confirmation(&self) -> Option<&PinnedUrl> {
+        self.confirmation.as_ref()
     }
 }
 

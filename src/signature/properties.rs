@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::testing::{GITHUB, STANDARD_WEBHOOKS, STRIPE, scheme, verifier, verify};
+use super::testing::{GITHUB, STANDARD_WEBHOOKS, STRIPE, post, scheme, verifier, verify};
 use super::{Failure, Proof, sign};
 use crate::clock::UnixMillis;
 use crate::secret::Secret;
@@ -19,14 +19,14 @@ const SCHEMES: [&str; 7] = [
     STRIPE,
     STANDARD_WEBHOOKS,
     r#"
-        mac: hmac-sha1
+        algorithm: hmac-sha1
         key: whsec
         message: "{body}{timestamp}"
         signature: { header: s, format: list, separator: ",", encoding: base64url }
         timestamp: { header: t, unit: ms, tolerance: 10m }
     "#,
     r#"
-        mac: hmac-sha512
+        algorithm: hmac-sha512
         key: utf8
         message: "{body}.{id}.{timestamp}"
         signature: { header: s, format: plain, encoding: base64 }
@@ -34,14 +34,14 @@ const SCHEMES: [&str; 7] = [
         id: { header: i }
     "#,
     r#"
-        mac: hmac-sha256
+        algorithm: hmac-sha256
         key: utf8
         message: "v0:{timestamp}:{body}"
         signature: { header: s, prefix: "v0=", encoding: hex }
         timestamp: { header: t, unit: s, tolerance: 5m }
     "#,
     r#"
-        mac: hmac-sha256
+        algorithm: hmac-sha256
         key: utf8
         message: "{timestamp}{body}"
         signature: { header: s, format: kv, separator: ";", assign: ":", fields: [a, b], encoding: base64 }
@@ -144,9 +144,9 @@ proptest! {
         let headers = signed(yaml, "msg_1", now, &body);
         let map = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value).unwrap())).collect();
         let verifier = verifier(yaml, &[KEY]);
-        let mut check = verifier.begin(&map, now);
+        let mut check = verifier.begin(post(&map), now);
         pieces.iter().for_each(|piece| check.update(piece));
-        let in_pieces = check.finish(&body).unwrap();
+        let in_pieces = check.finish(&body).unwrap().without_fetching().unwrap();
         let whole = verify(&verifier, &map, &body, now).unwrap();
         prop_assert_eq!(in_pieces.digests(), whole.digests());
     }

@@ -10,71 +10,52 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::encoding::Encoding;
-use super::file::{Format, KeyForm, SchemeFile, SignatureFile, TimestampFile};
+use super::algorithm::{Algorithm, Class};
+use super::extract::trim;
+use super::file::{KeyForm, SchemeFile};
+use super::jwt::Jwt;
 use super::mac::MacKind;
-use super::template::{Template, TimestampRule};
-use super::timestamp::Unit;
+use super::native::{Native, NativeKey};
+use super::place::{header_name, refuse_key};
+use super::proof::Strength;
+use super::recipe::{Recipe, build_key};
+use super::source::Source;
+use super::template::Config;
+use super::token::Bearer;
 
-/// Shortest and longest tolerance. A shorter one refuses honest clocks; a longer one is no check of freshness, and
-/// replays have to be remembered for twice as long.
-const TOLERANCE_MIN: Duration = Duration::from_secs(1);
-const TOLERANCE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Most names of a `kv` signature.
-const FIELDS_MAX: usize = 8;
+/// Most headers of `require`.
+const REQUIRED_MAX: usize = 8;
 
 /// How a provider signs, ready to verify and to sign. Share it in an `Arc`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// # The message
+///
+/// What is signed is written as literal text and placeholders, each at most once:
+///
+/// - `{body}`, or `{body_sha256}`, its SHA-256 in small hex letters;
+/// - `{timestamp}` and `{id}`, from the places that the scheme gives them;
+/// - `{url}`, `{url_base}` (without its query) and `{path}` (path and query) of the route's `public_url`;
+/// - `{method}`; `{header:NAME}`; `{query:NAME}`, decoded; `{field:NAME}` of a `kv` signature;
+/// - `{json:a.b}`, text, number as written or truth value, and `{form:NAME}`, decoded; absent ones are empty;
+/// - `{sorted_form}`, all fields of the form, decoded and sorted, names and values one after another;
+/// - `{setting:NAME}` of the route's `settings`, any number of times; `{secret}` for plain hashes.
+///
+/// `[id:{query:id};]` is left out when the value inside is absent. `{{`, `}}`, `[[` and `]]` are literal characters.
+#[derive(Clone, Debug)]
 pub struct Scheme {
     name: String,
-    pub(super) mac: MacKind,
-    pub(super) key: KeyForm,
-    pub(super) template: Template,
-    pub(super) signature: Place,
-    pub(super) timestamp: Option<Stamp>,
-    pub(super) id: Option<HeaderName>,
+    pub(super) plan: Plan,
+    pub(super) require: Vec<(HeaderName, String)>,
     security_headers: Vec<HeaderName>,
 }
 
-/// Where the signature is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) header: HeaderName,
-    pub(super) spelling: Spelling,
-    pub(super) encoding: Encoding,
-}
-
-/// How the signature header is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Spelling {
-    Plain {
-        prefix: String,
-    },
-    Kv {
-        separator: u8,
-        assign: u8,
-        fields: Vec<String>,
-    },
-    List {
-        separator: u8,
-    },
-}
-
-/// Where the signed time is and how old it may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub(super) place: StampPlace,
-    pub(super) unit: Unit,
-    pub(super) tolerance: Duration,
-    pub(super) rule: TimestampRule,
-}
-
-/// Where the signed time is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum StampPlace {
-    Header(HeaderName),
-    Field(String),
+/// How it is verified.
+#[derive(Clone, Debug)]
+pub(super) enum Plan {
+    Recipe(Recipe),
+    Bearer(Bearer),
+    Jwt(Jwt),
+    Native(Native),
 }
 
 impl Scheme {
@@ -83,19 +64,10 @@ impl Scheme {
     /// # Errors
     /// The first key that cannot be, with what is wrong and what to write instead.
     pub fn build(name: &str, file: &SchemeFile) -> Result<Scheme, SchemeError> {
-        let template =
-            Template::parse(&file.message).map_err(|e| SchemeError::new("message", e.problem).suggest(e.suggestion))?;
-        let signature = build_place(&file.signature)?;
-        let timestamp = build_stamp(file.timestamp.as_ref(), &template, &signature)?;
-        let id = build_id(file, &template)?;
         let mut scheme = Scheme {
             name: name.to_owned(),
-            mac: file.mac,
-            key: file.key,
-            template,
-            signature,
-            timestamp,
-            id,
+            plan: build_plan(file)?,
+            require: build_require(file)?,
             security_headers: Vec::new(),
         };
         scheme.security_headers = scheme.list_security_headers()?;
@@ -107,7 +79,7 @@ impl Scheme {
         &self.name
     }
 
-    /// The headers that a verdict depends on: signature, timestamp and id.
+    /// The headers that a verdict depends on: signature, timestamp, id and whatever else is signed or required.
     ///
     /// The caller refuses requests in which one of these is repeated or has a look-alike (`X_Hub_Signature`), because
     /// the backend may read the other one. A verifier by itself refuses only repetitions that contradict each other.
@@ -115,222 +87,234 @@ impl Scheme {
         &self.security_headers
     }
 
-    /// How far a signed time may be from ours; `None` when the scheme has no signed time, so that only a replay guard
-    /// stands between a captured request and its repetition.
+    /// How far a signed time may be from ours; `None` when the scheme has no signed time or demands no age, so that
+    /// only a replay guard stands between a captured request and its repetition.
     pub fn tolerance(&self) -> Option<Duration> {
-        self.timestamp.as_ref().map(|stamp| stamp.tolerance)
+        match &self.plan {
+            Plan::Recipe(recipe) => recipe.timestamp.as_ref()?.tolerance,
+            Plan::Bearer(_) => None,
+            Plan::Jwt(jwt) => jwt.age(),
+            Plan::Native(native) => native.tolerance(),
+        }
+    }
+
+    /// Whether a time is signed, of whatever age.
+    pub fn signs_time(&self) -> bool {
+        match &self.plan {
+            Plan::Recipe(recipe) => recipe.timestamp.is_some(),
+            Plan::Bearer(_) => false,
+            Plan::Jwt(jwt) => jwt.age().is_some(),
+            Plan::Native(native) => native.tolerance().is_some(),
+        }
+    }
+
+    /// What every genuine request proves: [`Strength::Verified`] only where every byte of the body is bound. Some native
+    /// schemes prove more for some requests.
+    pub fn strength(&self) -> Strength {
+        match &self.plan {
+            Plan::Recipe(recipe) if recipe.binds_body() => Strength::Verified,
+            Plan::Recipe(_) | Plan::Bearer(_) => Strength::Authenticated,
+            Plan::Jwt(jwt) => jwt.strength(),
+            Plan::Native(native) => native.strength_min(),
+        }
+    }
+
+    /// The MAC that the route's secrets are for.
+    pub(crate) fn mac(&self) -> Option<Algorithm> {
+        match &self.plan {
+            Plan::Recipe(recipe) => match recipe.class {
+                Class::Mac(MacKind::HmacSha1) => Some(Algorithm::HmacSha1),
+                Class::Mac(MacKind::HmacSha256) => Some(Algorithm::HmacSha256),
+                Class::Mac(MacKind::HmacSha384) => Some(Algorithm::HmacSha384),
+                Class::Mac(MacKind::HmacSha512) => Some(Algorithm::HmacSha512),
+                _ => None,
+            },
+            Plan::Bearer(_) | Plan::Jwt(_) | Plan::Native(_) => None,
+        }
+    }
+
+    /// Whether what is signed contains the body as it is: not a hash of it, nor parts.
+    pub(crate) fn signs_plain_body(&self) -> bool {
+        matches!(&self.plan, Plan::Recipe(recipe) if recipe.template.has_body())
+    }
+
+    /// Whether the scheme has an answer of its own to a challenge.
+    pub(crate) fn answers_challenges(&self) -> bool {
+        matches!(&self.plan, Plan::Native(native) if native.answers_challenges())
+    }
+
+    /// How a secret's text becomes the key, where that is a part of the scheme as typed.
+    pub fn key_form(&self) -> Option<KeyForm> {
+        match &self.plan {
+            Plan::Recipe(recipe) => Some(recipe.key),
+            Plan::Bearer(_) => Some(KeyForm::Utf8),
+            Plan::Jwt(_) | Plan::Native(_) => None,
+        }
     }
 
     /// Whether the body is a part of what is signed.
     pub fn signs_body(&self) -> bool {
-        self.template.has_body()
+        self.strength() == Strength::Verified
+    }
+
+    /// Whether a member of the JSON body is signed although the body as a whole is not.
+    pub fn signs_member(&self, path: &super::JsonPath) -> bool {
+        self.signs(&Source::Json(path.clone()))
+    }
+
+    /// Whether a field of the form is signed although the body as a whole is not.
+    pub fn signs_field(&self, name: &str) -> bool {
+        self.signs(&Source::Form(name.to_owned()))
+    }
+
+    fn signs(&self, source: &Source) -> bool {
+        match &self.plan {
+            Plan::Recipe(recipe) => recipe.template.is_certain(source),
+            Plan::Bearer(_) | Plan::Jwt(_) | Plan::Native(_) => false,
+        }
     }
 
     /// The header of the signed event id, if the scheme signs one.
     pub fn id_header(&self) -> Option<&HeaderName> {
-        self.id.as_ref()
+        match &self.plan {
+            Plan::Recipe(recipe) => recipe.id.as_ref().map(|(header, _)| header),
+            Plan::Bearer(_) | Plan::Jwt(_) | Plan::Native(_) => None,
+        }
+    }
+
+    /// Whether the verifier itself finds a signed event id, in a header or elsewhere.
+    pub fn signs_id(&self) -> bool {
+        match &self.plan {
+            Plan::Native(native) => native.signs_id(),
+            Plan::Jwt(jwt) => jwt.signs_id(),
+            Plan::Recipe(_) | Plan::Bearer(_) => self.id_header().is_some(),
+        }
+    }
+
+    /// Whether the route has to say its `public_url`.
+    pub fn needs_public_url(&self) -> bool {
+        match &self.plan {
+            Plan::Recipe(recipe) => recipe
+                .template
+                .config()
+                .any(|config| !matches!(config, Config::Setting(_))),
+            Plan::Bearer(_) => false,
+            Plan::Jwt(jwt) => jwt.uses_url(),
+            Plan::Native(native) => native.uses_public_url(),
+        }
+    }
+
+    /// Whether the route has secrets. Schemes whose keys are fetched have none.
+    pub fn needs_secrets(&self) -> bool {
+        match &self.plan {
+            Plan::Recipe(_) | Plan::Bearer(_) => true,
+            Plan::Jwt(jwt) => !jwt.fetches_keys(),
+            Plan::Native(native) => !matches!(native.key(), NativeKey::Published | NativeKey::Pinned),
+        }
+    }
+
+    /// Whether some of the provider's messages ask for consent to a subscription, which a route may give.
+    pub fn asks_consent(&self) -> bool {
+        matches!(&self.plan, Plan::Native(native) if native.asks_consent())
+    }
+
+    /// The names of the settings that the route has to say.
+    pub fn settings(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = match &self.plan {
+            Plan::Recipe(recipe) => recipe.template.config().filter_map(setting).collect(),
+            Plan::Bearer(_) => Vec::new(),
+            Plan::Jwt(jwt) => jwt.settings().collect(),
+            Plan::Native(native) => native.settings().to_vec(),
+        };
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Each header has one role: one that is two things at once would let one value stand for both.
     fn list_security_headers(&self) -> Result<Vec<HeaderName>, SchemeError> {
-        let mut headers = vec![self.signature.header.clone()];
-        if let Some(Stamp {
-            place: StampPlace::Header(header),
-            ..
-        }) = &self.timestamp
-        {
-            if headers.contains(header) {
-                return Err(SchemeError::new("timestamp.header", "is the signature's header")
-                    .suggest("use `field` for a time inside of it"));
-            }
-            headers.push(header.clone());
+        let mut headers: Vec<HeaderName> = Vec::new();
+        match &self.plan {
+            Plan::Recipe(recipe) => recipe.list_headers(&mut headers)?,
+            Plan::Bearer(bearer) => headers.extend(bearer.header().cloned()),
+            Plan::Jwt(jwt) => headers.extend(jwt.security_headers().cloned()),
+            Plan::Native(native) => headers.extend(native.security_headers()),
         }
-        if let Some(header) = &self.id {
-            if headers.contains(header) {
-                return Err(SchemeError::new("id.header", "is used for something else already"));
+        for (name, _) in &self.require {
+            if headers.contains(name) {
+                let error = SchemeError::new("require", format!("{name} is used for something else already"));
+                return Err(error);
             }
-            headers.push(header.clone());
+            headers.push(name.clone());
         }
         Ok(headers)
     }
 }
 
-/// Checks that a tolerance is one.
-pub(super) fn check_tolerance(tolerance: Duration) -> Result<Duration, &'static str> {
-    if (TOLERANCE_MIN..=TOLERANCE_MAX).contains(&tolerance) {
-        Ok(tolerance)
-    } else {
-        Err("must be between 1s and 1d")
-    }
-}
-
-fn build_place(file: &SignatureFile) -> Result<Place, SchemeError> {
-    let header = header_name("signature.header", &file.header)?;
-    let spelling = match file.format {
-        Format::Plain => {
-            refuse_key(file.separator.is_some(), "signature.separator", "format: kv or list")?;
-            refuse_key(file.assign.is_some(), "signature.assign", "format: kv")?;
-            refuse_key(!file.fields.is_empty(), "signature.fields", "format: kv")?;
-            let prefix = file.prefix.clone().unwrap_or_default();
-            if !prefix.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') || prefix.starts_with(' ') {
-                let error = SchemeError::new("signature.prefix", "cannot occur in a header");
-                return Err(error.suggest("write visible ASCII such as sha256="));
-            }
-            Spelling::Plain { prefix }
+fn build_plan(file: &SchemeFile) -> Result<Plan, SchemeError> {
+    let algorithm = match (file.algorithm, &file.jwt, file.native) {
+        (Some(algorithm), None, None) => algorithm,
+        (None, Some(jwt), None) => {
+            refuse_rest(file)?;
+            return Jwt::build(jwt).map(Plan::Jwt);
         }
-        Format::List => {
-            refuse_key(file.prefix.is_some(), "signature.prefix", "format: plain")?;
-            refuse_key(file.assign.is_some(), "signature.assign", "format: kv")?;
-            refuse_key(!file.fields.is_empty(), "signature.fields", "format: kv")?;
-            let separator = separator(file)?;
-            Spelling::List { separator }
+        (None, None, Some(native)) => {
+            refuse_rest(file)?;
+            return Ok(Plan::Native(native));
         }
-        Format::Kv => {
-            refuse_key(file.prefix.is_some(), "signature.prefix", "format: plain")?;
-            let separator = separator(file)?;
-            let assign = one_byte("signature.assign", file.assign.as_deref().unwrap_or("="))?;
-            if assign == separator || assign == b' ' {
-                return Err(SchemeError::new(
-                    "signature.assign",
-                    "cannot be told from the separator",
-                ));
-            }
-            let fields = signature_fields(file, separator, assign)?;
-            Spelling::Kv {
-                separator,
-                assign,
-                fields,
-            }
-        }
-    };
-    Ok(Place {
-        header,
-        spelling,
-        encoding: file.encoding,
-    })
-}
-
-fn build_stamp(
-    file: Option<&TimestampFile>,
-    template: &Template,
-    signature: &Place,
-) -> Result<Option<Stamp>, SchemeError> {
-    let (file, rule) = match (file, template.timestamp()) {
-        (None, None) => return Ok(None),
-        (Some(file), Some(rule)) => (file, rule),
-        (Some(_), None) => {
-            let error = SchemeError::new("timestamp", "is not signed, so anybody can change it");
-            return Err(error.suggest("put {timestamp} into the message or remove this key"));
-        }
-        (None, Some(_)) => {
-            let error = SchemeError::new("timestamp", "is missing, but the message has {timestamp}");
-            return Err(error.suggest("say where it is: { header: ..., unit: s, tolerance: 5m }"));
-        }
-    };
-    let place = match (&file.header, &file.field) {
-        (Some(header), None) => StampPlace::Header(header_name("timestamp.header", header)?),
-        (None, Some(field)) => StampPlace::Field(stamp_field(field, signature)?),
         _ => {
-            let error = SchemeError::new("timestamp", "needs either `header` or `field`");
-            return Err(error.suggest("a header of its own, or a field of a kv signature header"));
+            let error = SchemeError::new("algorithm", "is missing, or there beside `jwt` or `native`");
+            return Err(error.suggest("one of the three: hmac-sha256 is what most providers use"));
         }
     };
-    let tolerance = check_tolerance(file.tolerance)
-        .map_err(|why| SchemeError::new("timestamp.tolerance", why).suggest("most providers say 5m"))?;
-    Ok(Some(Stamp {
-        place,
-        unit: file.unit,
-        tolerance,
-        rule,
-    }))
+    let class = algorithm.class();
+    if matches!(class, Class::Token | Class::Basic) {
+        build_key(file, class)?;
+        let belongs = "algorithms that sign";
+        refuse_key(file.message.is_some(), "message", belongs)?;
+        refuse_key(file.timestamp.is_some(), "timestamp", belongs)?;
+        refuse_key(file.id.is_some(), "id", belongs)?;
+        return Bearer::build(file.signature.as_ref(), algorithm == Algorithm::Basic).map(Plan::Bearer);
+    }
+    Recipe::build(file, class).map(Plan::Recipe)
 }
 
-fn build_id(file: &SchemeFile, template: &Template) -> Result<Option<HeaderName>, SchemeError> {
-    match (&file.id, template.id()) {
-        (None, None) => Ok(None),
-        (Some(id), Some(_)) => header_name("id.header", &id.header).map(Some),
-        (Some(_), None) => Err(SchemeError::new("id", "is not signed, so anybody can change it")
-            .suggest("put {id} into the message or remove this key")),
-        (None, Some(_)) => {
-            Err(SchemeError::new("id", "is missing, but the message has {id}")
-                .suggest("say where it is: { header: ... }"))
+/// What a token or a native verifier brings along itself.
+fn refuse_rest(file: &SchemeFile) -> Result<(), SchemeError> {
+    let belongs = "schemes with an `algorithm`";
+    refuse_key(file.key.is_some(), "key", belongs)?;
+    refuse_key(file.message.is_some(), "message", belongs)?;
+    refuse_key(file.signature.is_some(), "signature", belongs)?;
+    refuse_key(file.timestamp.is_some(), "timestamp", belongs)?;
+    refuse_key(file.id.is_some(), "id", belongs)
+}
+
+fn build_require(file: &SchemeFile) -> Result<Vec<(HeaderName, String)>, SchemeError> {
+    let mut required = Vec::with_capacity(file.require.len());
+    if file.require.len() > REQUIRED_MAX {
+        return Err(SchemeError::new(
+            "require",
+            format!("has more than {REQUIRED_MAX} headers"),
+        ));
+    }
+    for (name, value) in &file.require {
+        let plain = value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if value.is_empty() || !plain || trim(value.as_bytes()).len() != value.len() {
+            return Err(SchemeError::new(
+                "require",
+                format!("{value:?} cannot be the value of a header"),
+            ));
         }
+        required.push((header_name("require", name)?, value.clone()));
     }
+    Ok(required)
 }
 
-fn signature_fields(file: &SignatureFile, separator: u8, assign: u8) -> Result<Vec<String>, SchemeError> {
-    const KEY: &str = "signature.fields";
-    if file.fields.is_empty() || file.fields.len() > FIELDS_MAX {
-        let error = SchemeError::new(KEY, format!("needs 1 to {FIELDS_MAX} names"));
-        return Err(error.suggest("name the fields that carry signatures: [v1]"));
+fn setting(config: &Config) -> Option<&str> {
+    match config {
+        Config::Setting(name) => Some(name),
+        Config::Url | Config::UrlBase | Config::Path => None,
     }
-    for (at, field) in file.fields.iter().enumerate() {
-        check_field(KEY, field, separator, assign)?;
-        if file.fields.iter().take(at).any(|earlier| earlier == field) {
-            return Err(SchemeError::new(KEY, format!("{field:?} occurs twice")));
-        }
-    }
-    Ok(file.fields.clone())
-}
-
-fn stamp_field(field: &str, signature: &Place) -> Result<String, SchemeError> {
-    const KEY: &str = "timestamp.field";
-    let Spelling::Kv {
-        separator,
-        assign,
-        fields,
-    } = &signature.spelling
-    else {
-        let error = SchemeError::new(KEY, "needs a signature with format: kv");
-        return Err(error.suggest("use `header` for a time in a header of its own"));
-    };
-    check_field(KEY, field, *separator, *assign)?;
-    if fields.iter().any(|other| other == field) {
-        return Err(SchemeError::new(KEY, format!("{field:?} is a signature already")));
-    }
-    Ok(field.to_owned())
-}
-
-fn check_field(key: &str, field: &str, separator: u8, assign: u8) -> Result<(), SchemeError> {
-    let fits = |byte: u8| byte.is_ascii_graphic() && byte != separator && byte != assign;
-    if field.is_empty() || !field.bytes().all(fits) {
-        return Err(SchemeError::new(key, format!("{field:?} cannot be a name here"))
-            .suggest("a name has visible ASCII and neither the separator nor the assign character"));
-    }
-    Ok(())
-}
-
-fn separator(file: &SignatureFile) -> Result<u8, SchemeError> {
-    const KEY: &str = "signature.separator";
-    let Some(text) = &file.separator else {
-        return Err(SchemeError::new(KEY, "is missing").suggest("name the character between entries, such as \",\""));
-    };
-    let byte = one_byte(KEY, text)?;
-    if file.encoding.may_contain(byte) {
-        return Err(SchemeError::new(KEY, format!("{text:?} may be a part of a signature")));
-    }
-    Ok(byte)
-}
-
-fn one_byte(key: &str, text: &str) -> Result<u8, SchemeError> {
-    match text.as_bytes() {
-        [byte] if (byte.is_ascii_graphic() && !byte.is_ascii_alphanumeric()) || *byte == b' ' => Ok(*byte),
-        _ => Err(SchemeError::new(
-            key,
-            format!("{text:?} is not one punctuation character or space"),
-        )),
-    }
-}
-
-fn header_name(key: &str, text: &str) -> Result<HeaderName, SchemeError> {
-    HeaderName::try_from(text).map_err(|_| SchemeError::new(key, format!("{text:?} is not a header name")))
-}
-
-fn refuse_key(is_there: bool, key: &str, belongs_to: &str) -> Result<(), SchemeError> {
-    if is_there {
-        return Err(SchemeError::new(key, format!("belongs to {belongs_to}")));
-    }
-    Ok(())
 }
 
 /// What is wrong with a scheme or a provider as typed.
@@ -523,8 +507,8 @@ mod tests {
             (STRIPE, "tolerance: 5m", "tolerance: 0s", "timestamp.tolerance"),
             (STRIPE, "tolerance: 5m", "tolerance: 999ms", "timestamp.tolerance"),
             (STRIPE, "tolerance: 5m", "tolerance: 1s", ""),
-            (STRIPE, "tolerance: 5m", "tolerance: 1d", ""),
-            (STRIPE, "tolerance: 5m", "tolerance: 86401s", "timestamp.tolerance"),
+            (STRIPE, "tolerance: 5m", "tolerance: 2d", ""),
+            (STRIPE, "tolerance: 5m", "tolerance: 172801s", "timestamp.tolerance"),
             (STANDARD_WEBHOOKS, "{id}.", "", "id"),
             (STANDARD_WEBHOOKS, "webhook-id", "webhook-timestamp", "id.header"),
             (STANDARD_WEBHOOKS, "webhook-id", "Webhook-Signature", "id.header"),
@@ -543,14 +527,22 @@ mod tests {
         let rows = [
             (STRIPE, "tolerance: 5m", "tolerance: 300"),
             (STRIPE, "tolerance: 5m", "tolerance: five"),
+            (STRIPE, "tolerance: 5m", "tolerance: on"),
+            (STRIPE, "algorithm: hmac-sha256", "algorithm: sha256"),
+            (STRIPE, "algorithm: hmac-sha256", "algorithm: token"),
+            (
+                STRIPE,
+                "algorithm: hmac-sha256",
+                "algorithm: hmac-sha256\n    native: twilio",
+            ),
             (STRIPE, "tolerance: 5m", "tolerence: 5m"),
             (STRIPE, ", tolerance: 5m", ""),
             (STRIPE, "unit: s,", ""),
-            (STRIPE, "unit: s", "unit: us"),
-            (STRIPE, "mac: hmac-sha256", "mac: sha256"),
-            (STRIPE, "mac: hmac-sha256", "mac: hmac-md5"),
-            (STRIPE, "mac: hmac-sha256", "mac: none"),
-            (STRIPE, "mac: hmac-sha256", ""),
+            (STRIPE, "unit: s", "unit: ns"),
+            (STRIPE, "algorithm: hmac-sha256", "mac: hmac-sha256"),
+            (STRIPE, "algorithm: hmac-sha256", "algorithm: hmac-md5"),
+            (STRIPE, "algorithm: hmac-sha256", "algorithm: none"),
+            (STRIPE, "algorithm: hmac-sha256", ""),
             (STRIPE, "key: utf8", ""),
             (STRIPE, "key: utf8", "key: base64url"),
             (STRIPE, ", encoding: hex", ""),
@@ -560,10 +552,9 @@ mod tests {
         ];
         for (yaml, from, to) in rows {
             assert!(yaml.contains(from), "{from:?}");
-            assert!(
-                serde_yaml::from_str::<SchemeFile>(&yaml.replace(from, to)).is_err(),
-                "{from:?} -> {to:?}"
-            );
+            let typed = serde_yaml::from_str::<SchemeFile>(&yaml.replace(from, to));
+            let built = typed.is_ok_and(|file| Scheme::build("test", &file).is_ok());
+            assert!(!built, "{from:?} -> {to:?}");
         }
     }
 

@@ -1,25 +1,72 @@
-//! Signing as a provider would: for `hookward sign` and `send`, for re-signing towards the backend, and for tests.
+//! Signing, as a provider would: for `hookward sign`, `hookward send`, tests, and re-signing for the backend.
 //!
-//! The same scheme, template and keys as verification, so that the two cannot drift apart; what the verifier would
-//! refuse by its grammar is not signed either.
+//! The same template as verification, so that the two cannot drift apart; what the verifier would refuse by its grammar
+//! is not signed either. Values that the scheme signs and the draft lacks (a number used once in a header, a parameter
+//! of the query) are made from the id.
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
 
+use super::algorithm::Class;
+use super::compose::{Chunk, Composer};
 use super::extract::{read_id, read_timestamp};
+use super::form;
+use super::json::JsonPath;
+use super::jwt;
 use super::key::{self, KeyError};
 use super::mac::Mac;
-use super::scheme::{Scheme, Spelling, StampPlace};
-use super::template::Values;
+use super::native::{self, Message, NativeKey, PublicUrl, Settings};
+use super::place::{Carrier, Spelling, StampPlace};
+use super::pubkey::PrivateKey;
+use super::recipe::Recipe;
+use super::scheme::{Plan, Scheme};
+use super::source::{Reader, Source};
+use super::token::Bearer;
+use super::verify::Material;
+use super::whole::{computed, joined};
 use crate::clock::UnixMillis;
 use crate::secret::Secret;
 
-/// The headers of a signed request: signature, timestamp and id, as far as the scheme has them.
+/// A request that is to be signed.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// The headers it has already.
+    pub headers: &'a HeaderMap,
+    /// The body, byte for byte.
+    pub body: &'a [u8],
+    /// The URL that the provider was given.
+    pub public_url: Option<&'a PublicUrl>,
+    /// What the scheme asks for by name.
+    pub settings: &'a Settings,
+    /// The id, for schemes that sign one.
+    pub id: &'a str,
+    /// The signed time.
+    pub now: UnixMillis,
+}
+
+/// What signing makes of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signed {
+    /// Headers to add, or to put in place of those of the same name.
+    pub headers: Vec<(HeaderName, String)>,
+    /// The query to send in place of the draft's.
+    pub query: Option<String>,
+    /// The body to send in place of the draft's.
+    pub body: Option<Vec<u8>>,
+}
+
+/// The headers of a signed POST: signature, timestamp and id, as far as the scheme has them.
 ///
 /// `id` is used only by schemes that sign one. Short secrets are signed with: what is weak is for the verifier's
 /// operator to judge.
 ///
 /// # Errors
-/// [`KeyError`] when the secret cannot be decoded, or when the id or time cannot occur in this scheme.
+/// [`KeyError`] when the secret cannot be decoded, when the id or time cannot occur in this scheme, or when headers are
+/// not enough: see [`sign_request`].
 pub fn sign(
     scheme: &Scheme,
     secret: &Secret,
@@ -27,68 +74,324 @@ pub fn sign(
     now: UnixMillis,
     body: &[u8],
 ) -> Result<Vec<(HeaderName, String)>, KeyError> {
-    if let Some(rule) = scheme.template.id()
-        && read_id(rule, id.as_bytes()).is_none()
-    {
-        return Err(KeyError::Unsignable(
-            "the id must be 1 to 512 visible ASCII characters without the delimiter behind it",
-        ));
-    }
-    let mut timestamp = String::new();
-    if let Some(stamp) = &scheme.timestamp {
-        timestamp = stamp.unit.write(now);
-        if read_timestamp(stamp, timestamp.as_bytes()).is_none() {
-            return Err(KeyError::Unsignable(
-                "the time has too few or too many digits for this scheme",
-            ));
-        }
-    }
-    let key = key::decode(scheme.key, "signing", secret)?;
-    let mut mac = Mac::keyed(scheme.mac, &key);
-    let values = Values {
-        timestamp: timestamp.as_bytes(),
-        id: id.as_bytes(),
+    let draft = Draft {
+        method: "POST",
+        target: "/",
+        headers: &HeaderMap::new(),
+        body,
+        public_url: None,
+        settings: Settings::NONE,
+        id,
+        now,
     };
-    scheme.template.write_head(values, |bytes| mac.update(bytes));
-    if scheme.template.has_body() {
-        mac.update(body);
+    match sign_request(scheme, secret, &draft)? {
+        Signed {
+            headers,
+            query: None,
+            body: None,
+        } => Ok(headers),
+        _ => Err(KeyError::Unsignable("this scheme changes the query or the body")),
     }
-    scheme.template.write_tail(values, |bytes| mac.update(bytes));
-    let signature = scheme.signature.encoding.encode(mac.finish().as_bytes());
-    Ok(headers(scheme, &signature, id, timestamp))
 }
 
-fn headers(scheme: &Scheme, signature: &str, id: &str, timestamp: String) -> Vec<(HeaderName, String)> {
-    let mut headers = Vec::with_capacity(3);
-    if let Some(name) = &scheme.id {
-        headers.push((name.clone(), id.to_owned()));
-    }
-    let mut value = String::new();
-    match (&scheme.timestamp, &scheme.signature.spelling) {
-        (Some(stamp), Spelling::Kv { separator, assign, .. }) => match &stamp.place {
-            StampPlace::Field(field) => {
-                value = format!("{field}{}{timestamp}{}", char::from(*assign), char::from(*separator));
-            }
-            StampPlace::Header(name) => headers.push((name.clone(), timestamp)),
-        },
-        (Some(stamp), _) => {
-            if let StampPlace::Header(name) = &stamp.place {
-                headers.push((name.clone(), timestamp));
+/// Signs a request. `secret` is the shared secret, or the private key (PEM) whose public half the verifier has.
+///
+/// # Errors
+/// [`KeyError`] when the secret cannot be used, when the id, the time or a value of the request cannot occur in this
+/// scheme, when the URL or a setting is missing, or when only the provider can sign.
+pub fn sign_request(scheme: &Scheme, secret: &Secret, draft: &Draft<'_>) -> Result<Signed, KeyError> {
+    let mut signed = match &scheme.plan {
+        Plan::Recipe(recipe) => Signing::new(recipe, draft)?.sign(recipe, secret)?,
+        Plan::Bearer(bearer) => present(bearer, secret, draft)?,
+        Plan::Jwt(jwt) => {
+            let unsigned = jwt::Unsigned {
+                body: draft.body,
+                id: draft.id,
+                now: draft.now,
+                settings: draft.settings,
+                public_url: draft.public_url,
+            };
+            match jwt.sign(unsigned, &jwt.read_signer(secret)?)? {
+                jwt::Signed::Header(name, value) => Signed {
+                    headers: vec![(name, value)],
+                    ..Signed::default()
+                },
+                jwt::Signed::Body(body) => Signed {
+                    body: Some(body),
+                    ..Signed::default()
+                },
             }
         }
-        (None, _) => {}
+        Plan::Native(native) => {
+            let unsigned = native::Unsigned {
+                public_url: draft.public_url,
+                settings: draft.settings,
+                now: draft.now,
+                id: draft.id,
+                body: draft.body,
+            };
+            let native::Signed { headers, query, body } = match native.key() {
+                NativeKey::Shared(form) => {
+                    let key = key::decode(form, "signing", secret)?;
+                    native.sign(&unsigned, native::SigningKey::Shared(&key))?
+                }
+                NativeKey::Public(..) => {
+                    let refused = |why| KeyError::Public {
+                        id: "signing".into(),
+                        why,
+                    };
+                    let key = PrivateKey::parse(secret).map_err(refused)?;
+                    native.sign(&unsigned, native::SigningKey::Private(&key))?
+                }
+                NativeKey::Published | NativeKey::Pinned => {
+                    return Err(KeyError::Unsignable("only the provider has the key of this scheme"));
+                }
+            };
+            Signed { headers, query, body }
+        }
+    };
+    signed.headers.extend(scheme.require.iter().cloned());
+    Ok(signed)
+}
+
+/// A draft on its way to a signed request.
+struct Signing<'a> {
+    draft: &'a Draft<'a>,
+    signed: Signed,
+    /// All headers, those of the draft included.
+    headers: HeaderMap,
+    /// Path and query.
+    target: String,
+    stamp: String,
+}
+
+impl<'a> Signing<'a> {
+    /// Puts in everything that is signed.
+    fn new(recipe: &Recipe, draft: &'a Draft<'a>) -> Result<Signing<'a>, KeyError> {
+        let mut signing = Signing {
+            draft,
+            signed: Signed::default(),
+            headers: draft.headers.clone(),
+            target: draft.target.to_owned(),
+            stamp: String::new(),
+        };
+        if let Some((name, rule)) = &recipe.id {
+            if read_id(*rule, draft.id.as_bytes()).is_none() {
+                return Err(KeyError::Unsignable(
+                    "the id must be 1 to 512 visible ASCII characters of the scheme's length, without the delimiter \
+                     behind it",
+                ));
+            }
+            signing.put(&Source::Header(name.clone()), draft.id)?;
+        }
+        if let Some(stamp) = &recipe.timestamp {
+            signing.stamp = stamp.unit.write(draft.now);
+            if read_timestamp(stamp, signing.stamp.as_bytes()).is_none() {
+                return Err(KeyError::Unsignable(
+                    "the time has too few or too many digits for this scheme",
+                ));
+            }
+            if let StampPlace::At(source) = &stamp.place {
+                signing.put(source, &signing.stamp.clone())?;
+            }
+        }
+        for source in recipe.template.sources() {
+            if matches!(source, Source::Header(_) | Source::Query(_)) && !signing.has(source) {
+                signing.put(source, draft.id)?;
+            }
+        }
+        Ok(signing)
     }
-    match &scheme.signature.spelling {
-        Spelling::Plain { prefix } => value.push_str(prefix),
-        Spelling::List { .. } => {}
-        Spelling::Kv { assign, fields, .. } => {
-            value.push_str(fields.first().map_or("", String::as_str));
-            value.push(char::from(*assign));
+
+    fn body(&self) -> &[u8] {
+        self.signed.body.as_deref().unwrap_or(self.draft.body)
+    }
+
+    fn message(&self) -> Message<'_> {
+        Message {
+            method: self.draft.method,
+            target: &self.target,
+            headers: &self.headers,
+            body: self.body(),
+            public_url: self.draft.public_url,
+            settings: self.draft.settings,
         }
     }
-    value.push_str(signature);
-    headers.push((scheme.signature.header.clone(), value));
-    headers
+
+    fn has(&self, source: &Source) -> bool {
+        let reader = Reader::new(self.message(), std::iter::once(source));
+        matches!(reader.look_up(source), Ok(Some(_)))
+    }
+
+    /// Puts a value where the verifier will look for it.
+    fn put(&mut self, source: &Source, value: &str) -> Result<(), KeyError> {
+        match source {
+            Source::Header(name) => {
+                let typed = HeaderValue::try_from(value);
+                let typed = typed.map_err(|_| KeyError::Unsignable("a value cannot be a header"))?;
+                self.headers.insert(name.clone(), typed);
+                self.signed.headers.push((name.clone(), value.to_owned()));
+            }
+            Source::Query(name) => {
+                let join = if self.target.contains('?') { '&' } else { '?' };
+                let pair = format!("{}={}", form::escape(name.as_bytes()), form::escape(value.as_bytes()));
+                self.target = format!("{}{join}{pair}", self.target);
+                self.signed.query = self.target.split_once('?').map(|(_, query)| query.to_owned());
+            }
+            Source::Form(name) => {
+                let mut body = self.body().to_vec();
+                if !body.is_empty() {
+                    body.push(b'&');
+                }
+                let pair = format!("{}={}", form::escape(name.as_bytes()), form::escape(value.as_bytes()));
+                body.extend_from_slice(pair.as_bytes());
+                self.signed.body = Some(body);
+            }
+            Source::Json(path) => self.signed.body = Some(with_member(self.body(), path, value)?),
+            // Written with the signature.
+            Source::Field(_) => {}
+        }
+        Ok(())
+    }
+
+    fn sign(mut self, recipe: &Recipe, secret: &Secret) -> Result<Signed, KeyError> {
+        let template = recipe.template.fixed(self.draft.public_url, self.draft.settings);
+        let template =
+            template.map_err(|_| KeyError::Unsignable("the scheme signs a URL or a setting that is missing"))?;
+        let before = self.before_signature(recipe);
+        let signature = {
+            let message = self.message();
+            let reader = Reader::new(message, recipe.sources());
+            let composer = Composer::new(recipe, &template, &message, &reader);
+            let chunks = composer.chunks(before.as_bytes(), self.stamp.as_bytes());
+            let unfit = |_| KeyError::Unsignable("the request lacks a value that the scheme signs, or has a bad one");
+            sign_chunks(recipe, secret, &chunks.map_err(unfit)?)?
+        };
+        let text = before + &recipe.signature.encoding.encode(&signature);
+        let place = match &recipe.signature.carrier {
+            Carrier::One(source) => source.clone(),
+            Carrier::Any(names) => {
+                let first = names
+                    .first()
+                    .ok_or(KeyError::Unsignable("no header carries the signature"))?;
+                Source::Header(first.clone())
+            }
+        };
+        self.put(&place, &text)?;
+        Ok(self.signed)
+    }
+
+    /// What precedes the signature in its place.
+    fn before_signature(&self, recipe: &Recipe) -> String {
+        let stamp = recipe.timestamp.as_ref();
+        match &recipe.signature.spelling {
+            Spelling::Plain { prefix } => prefix.clone(),
+            Spelling::List { .. } => String::new(),
+            Spelling::Positional { separator } => match stamp.map(|stamp| &stamp.place) {
+                Some(StampPlace::First) => format!("{}{}", self.stamp, char::from(*separator)),
+                _ => format!("0{}", char::from(*separator)),
+            },
+            Spelling::Kv {
+                separator,
+                assign,
+                fields,
+                ..
+            } => {
+                let (assign, separator) = (char::from(*assign), char::from(*separator));
+                let mut text = String::new();
+                if let Some(field) = stamp.and_then(|stamp| stamp.field()) {
+                    text.push_str(&format!("{field}{assign}{}{separator}", self.stamp));
+                }
+                for source in recipe.template.sources() {
+                    if let Source::Field(name) = source {
+                        text.push_str(&format!("{name}{assign}{}{separator}", self.draft.id));
+                    }
+                }
+                text.push_str(fields.first().map_or("", String::as_str));
+                text.push(assign);
+                text
+            }
+        }
+    }
+}
+
+fn sign_chunks(recipe: &Recipe, secret: &Secret, chunks: &[Chunk<'_>]) -> Result<Vec<u8>, KeyError> {
+    let material = match recipe.class {
+        Class::Public(algorithm) => {
+            let refused = |why| KeyError::Public {
+                id: "signing".to_owned(),
+                why,
+            };
+            let key = PrivateKey::parse(secret).map_err(refused)?;
+            return key
+                .sign(algorithm, recipe.signature.ecdsa, &joined(chunks))
+                .map_err(refused);
+        }
+        Class::Mac(kind) => Material::Mac(Mac::keyed(kind, &key::decode(recipe.key, "signing", secret)?)),
+        Class::Hash(_) | Class::Token | Class::Basic => Material::Shared(key::decode(recipe.key, "signing", secret)?),
+    };
+    let tag = computed(recipe.class, &material, chunks);
+    let tag = tag.ok_or(KeyError::Unsignable("the algorithm signs nothing"))?;
+    Ok(tag.as_bytes().to_vec())
+}
+
+/// Presents the secret itself.
+fn present(bearer: &Bearer, secret: &Secret, draft: &Draft<'_>) -> Result<Signed, KeyError> {
+    let no_text = KeyError::Unsignable("the token is no text");
+    let text = std::str::from_utf8(secret.expose()).map_err(|_| no_text)?;
+    let value = bearer.written(text);
+    let mut signing = Signing {
+        draft,
+        signed: Signed::default(),
+        headers: draft.headers.clone(),
+        target: draft.target.to_owned(),
+        stamp: String::new(),
+    };
+    match bearer {
+        Bearer::Token { source, .. } => signing.put(source, &value)?,
+        Bearer::Basic => signing.put(&Source::Header(http::header::AUTHORIZATION), &value)?,
+        Bearer::Items(path) => {
+            let mut body: Value = serde_json::from_slice(draft.body).map_err(|_| no_json())?;
+            put_in_items(&mut body, path, &value)?;
+            signing.signed.body = Some(body.to_string().into_bytes());
+        }
+    }
+    Ok(signing.signed)
+}
+
+/// The JSON body with a member set.
+fn with_member(body: &[u8], path: &JsonPath, value: &str) -> Result<Vec<u8>, KeyError> {
+    let mut document: Value = serde_json::from_slice(body).map_err(|_| no_json())?;
+    *member(&mut document, path)? = Value::from(value);
+    Ok(document.to_string().into_bytes())
+}
+
+fn put_in_items(document: &mut Value, steps: &[JsonPath], value: &str) -> Result<(), KeyError> {
+    let Some((first, rest)) = steps.split_first() else {
+        return Ok(());
+    };
+    let found = member(document, first)?;
+    if rest.is_empty() {
+        *found = Value::from(value);
+        return Ok(());
+    }
+    let items = found.as_array_mut().ok_or_else(no_json)?;
+    items.iter_mut().try_for_each(|item| put_in_items(item, rest, value))
+}
+
+/// The member at a path, made where it is not there.
+fn member<'v>(document: &'v mut Value, path: &JsonPath) -> Result<&'v mut Value, KeyError> {
+    path.names().iter().try_fold(document, |value, name| {
+        if value.is_null() {
+            *value = Value::Object(serde_json::Map::new());
+        }
+        let object = value.as_object_mut().ok_or_else(no_json)?;
+        Ok(object.entry(name).or_insert(Value::Null))
+    })
+}
+
+fn no_json() -> KeyError {
+    KeyError::Unsignable("the body is not the JSON that this scheme puts a value into")
 }
 
 #[cfg(test)]

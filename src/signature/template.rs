@@ -1,235 +1,293 @@
 //! What a provider signs, as a template: `v0:{timestamp}:{body}`.
 //!
-//! Parsed once at start, written into the MACs of every request. Besides the syntax it holds the rules that keep the
-//! signed bytes unambiguous. HMAC proves a string, not its parts: if an id may contain the delimiter behind it, a
-//! captured `id.timestamp.body` can be cut elsewhere, so that a part of the body passes for a fresh timestamp or
-//! for an id never seen, under the provider's own signature. Standard Webhooks says the same of its full stops
-//! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
+//! Parsed once at start, written into the MACs of every request. Here are the syntax and the writing; which templates
+//! have more than one reading, and what values must obey so that theirs has one, is decided in `rules`.
 //!
-//! So the parts before the body can always be told apart from the left and those behind it from the right: an id must
-//! not contain the character that ends it, a timestamp that touches something that may begin with a digit has a fixed
-//! number of digits, and a template that no such rule can save is refused at start.
+//! Values that the route's configuration gives (its URL, its settings) become literal text when a scheme and a route
+//! come together, so that a request pays for none of them.
+
+mod rules;
+
+use std::fmt;
+
+use super::json;
+use super::native::{PublicUrl, Settings};
+use super::scheme::SchemeError;
+use super::source::Source;
+
+pub(super) use rules::{Given, Rule};
 
 /// Longest template, in bytes.
-const TEMPLATE_BYTES_MAX: usize = 1024;
+const TEMPLATE_BYTES_MAX: usize = 2048;
 
 /// What is known about a message before its body.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Values<'h> {
+pub(super) struct Values<'h> {
     /// The timestamp's own text.
-    pub(crate) timestamp: &'h [u8],
+    pub(super) timestamp: &'h [u8],
     /// The id's own text.
-    pub(crate) id: &'h [u8],
+    pub(super) id: &'h [u8],
 }
 
-/// A parsed template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Template {
-    head: Vec<Part>,
+/// A parsed template: what stands before the body, whether there is one, what stands behind it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Template {
+    head: Vec<Piece>,
     has_body: bool,
-    tail: Vec<Part>,
-    timestamp: Option<TimestampRule>,
-    id: Option<IdRule>,
+    tail: Vec<Piece>,
 }
 
+/// A part and what its value must obey.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+pub(super) struct Piece {
+    pub(super) part: Part,
+    pub(super) rule: Rule,
+    /// That no other cut of the signed bytes gives it another value.
+    pub(super) is_certain: bool,
+}
+
+/// A part of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
     Literal(Vec<u8>),
     Timestamp,
     Id,
     Body,
+    BodySha256,
+    SortedForm,
+    Method,
+    Secret,
+    Config(Config),
+    Value(Source),
+    /// Text around a value, both left out when there is no value.
+    Optional {
+        before: Vec<u8>,
+        value: Source,
+        after: Vec<u8>,
+    },
 }
 
-/// What else a signed timestamp must obey.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TimestampRule {
-    /// A neighbour that is no digit ends it.
-    AnyWidth,
-    /// Nothing ends it, so its width is fixed.
-    FixedWidth,
+/// A value that the route's configuration gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Config {
+    Url,
+    UrlBase,
+    Path,
+    Setting(String),
 }
 
-/// What else a signed id must obey.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IdRule {
-    /// It ends with the message.
-    Free,
-    /// It must not contain the byte that ends it.
-    Without(u8),
-}
-
-/// Why a template is refused: what is wrong, and what to write instead.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TemplateError {
-    pub(crate) problem: String,
-    pub(crate) suggestion: &'static str,
+impl fmt::Display for Part {
+    /// As a template names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Literal(_) => f.write_str("text"),
+            Part::Timestamp => f.write_str("{timestamp}"),
+            Part::Id => f.write_str("{id}"),
+            Part::Body => f.write_str("{body}"),
+            Part::BodySha256 => f.write_str("{body_sha256}"),
+            Part::SortedForm => f.write_str("{sorted_form}"),
+            Part::Method => f.write_str("{method}"),
+            Part::Secret => f.write_str("{secret}"),
+            Part::Config(Config::Url) => f.write_str("{url}"),
+            Part::Config(Config::UrlBase) => f.write_str("{url_base}"),
+            Part::Config(Config::Path) => f.write_str("{path}"),
+            Part::Config(Config::Setting(name)) => write!(f, "{{setting:{name}}}"),
+            Part::Value(source) => write!(f, "{{{source}}}"),
+            Part::Optional { value, .. } => write!(f, "[{{{value}}}]"),
+        }
+    }
 }
 
 impl Template {
-    pub(crate) fn parse(text: &str) -> Result<Template, TemplateError> {
+    /// Reads a template; `given` is what the scheme says about its values.
+    pub(super) fn parse(text: &str, given: Given) -> Result<Template, SchemeError> {
         if text.len() > TEMPLATE_BYTES_MAX {
             let problem = format!("longer than {TEMPLATE_BYTES_MAX} bytes");
             return Err(refuse(problem, "shorten the literal text"));
         }
-        let mut head = split(text)?;
-        for (part, name) in [(Part::Timestamp, "timestamp"), (Part::Id, "id"), (Part::Body, "body")] {
-            if head.iter().filter(|p| **p == part).count() > 1 {
-                return Err(refuse(format!("{{{name}}} occurs twice"), "use each placeholder once"));
-            }
-        }
-        if head.iter().all(|part| matches!(part, Part::Literal(_))) {
-            let problem = "nothing of the request is signed";
-            return Err(refuse(problem, "a message usually ends with {body}"));
-        }
-        let mut template = match head.iter().position(|part| *part == Part::Body) {
-            Some(at) => {
-                let tail = head.split_off(at).split_off(1);
-                Template::of(head, true, tail)
-            }
-            None => Template::of(head, false, Vec::new()),
-        };
-        template.set_rules()?;
-        Ok(template)
+        let parts = split(text)?;
+        check_counts(&parts)?;
+        rules::judge(parts, given)
     }
 
-    fn of(head: Vec<Part>, has_body: bool, tail: Vec<Part>) -> Template {
-        Template {
-            head,
-            has_body,
-            tail,
-            timestamp: None,
-            id: None,
-        }
+    fn of(head: Vec<Piece>, has_body: bool, tail: Vec<Piece>) -> Template {
+        Template { head, has_body, tail }
     }
 
-    /// Finds for each value what ends it: its right neighbour before the body, its left neighbour behind it.
-    fn set_rules(&mut self) -> Result<(), TemplateError> {
-        let (mut timestamp, mut id) = (None, None);
-        let mut rule = |part: &Part, end: End| -> Result<(), TemplateError> {
-            match part {
-                Part::Timestamp => timestamp = Some(timestamp_rule(end)),
-                Part::Id => id = Some(id_rule(end)?),
-                Part::Literal(_) | Part::Body => {}
-            }
-            Ok(())
-        };
-        let mut end = if self.has_body { End::Unknown } else { End::OfMessage };
-        for part in self.head.iter().rev() {
-            rule(part, end)?;
-            end = part.first();
-        }
-        let mut end = End::Unknown;
-        for part in &self.tail {
-            rule(part, end)?;
-            end = part.last();
-        }
-        (self.timestamp, self.id) = (timestamp, id);
-        Ok(())
+    /// The pieces in order, the body left out.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Piece> + Clone {
+        self.head.iter().chain(&self.tail)
     }
 
-    /// Whether the body is a part of what is signed.
-    pub(crate) fn has_body(&self) -> bool {
+    /// The pieces before the body.
+    pub(super) fn head(&self) -> &[Piece] {
+        &self.head
+    }
+
+    /// The pieces behind the body.
+    pub(super) fn tail(&self) -> &[Piece] {
+        &self.tail
+    }
+
+    /// Whether the body itself is a part.
+    pub(super) fn has_body(&self) -> bool {
         self.has_body
     }
 
+    /// Whether every byte of the body changes what is signed.
+    pub(super) fn binds_body(&self) -> bool {
+        self.has_body || self.has(&Part::BodySha256)
+    }
+
+    /// Whether this part occurs.
+    pub(super) fn has(&self, part: &Part) -> bool {
+        self.pieces().any(|piece| piece.part == *part)
+    }
+
     /// The rule for the timestamp, if there is one in the message.
-    pub(crate) fn timestamp(&self) -> Option<TimestampRule> {
-        self.timestamp
+    pub(super) fn timestamp(&self) -> Option<Rule> {
+        self.rule(&Part::Timestamp)
     }
 
     /// The rule for the id, if there is one in the message.
-    pub(crate) fn id(&self) -> Option<IdRule> {
-        self.id
+    pub(super) fn id(&self) -> Option<Rule> {
+        self.rule(&Part::Id)
     }
 
-    /// Hands everything before the body to `sink`, in order.
-    pub(crate) fn write_head(&self, values: Values<'_>, sink: impl FnMut(&[u8])) {
+    fn rule(&self, part: &Part) -> Option<Rule> {
+        self.pieces().find(|piece| piece.part == *part).map(|piece| piece.rule)
+    }
+
+    /// Whether the value from `source` is signed and cannot be another one.
+    pub(super) fn is_certain(&self, source: &Source) -> bool {
+        let is_it = |piece: &Piece| piece.is_certain && matches!(&piece.part, Part::Value(other) if other == source);
+        self.pieces().any(is_it)
+    }
+
+    /// Where values come from, those of optional parts included.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Source> + Clone {
+        self.pieces().filter_map(|piece| match &piece.part {
+            Part::Value(source) | Part::Optional { value: source, .. } => Some(source),
+            _ => None,
+        })
+    }
+
+    /// What is asked of the route's configuration.
+    pub(super) fn config(&self) -> impl Iterator<Item = &Config> {
+        self.pieces().filter_map(|piece| match &piece.part {
+            Part::Config(config) => Some(config),
+            _ => None,
+        })
+    }
+
+    /// The same template with the route's own values as literal text; `Err` with the first one that is not there.
+    pub(super) fn fixed(&self, url: Option<&PublicUrl>, settings: &Settings) -> Result<Template, Config> {
+        let fix = |piece: &Piece| -> Result<Piece, Config> {
+            let Part::Config(config) = &piece.part else {
+                return Ok(piece.clone());
+            };
+            let text = match config {
+                Config::Url => url.map(PublicUrl::as_str),
+                Config::UrlBase => url.map(PublicUrl::base),
+                Config::Path => url.map(PublicUrl::path_and_query),
+                Config::Setting(name) => settings.find(name),
+            };
+            let text = text.ok_or_else(|| config.clone())?;
+            Ok(Piece {
+                part: Part::Literal(text.as_bytes().to_vec()),
+                ..piece.clone()
+            })
+        };
+        Ok(Template {
+            head: self.head.iter().map(fix).collect::<Result<_, _>>()?,
+            has_body: self.has_body,
+            tail: self.tail.iter().map(fix).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether nothing but headers has to be known before the body, and nothing of the body but the body.
+    pub(super) fn can_stream(&self) -> bool {
+        self.pieces()
+            .all(|piece| matches!(piece.part, Part::Literal(_) | Part::Timestamp | Part::Id))
+    }
+
+    /// Hands everything before the body to `sink`, in order. For templates that [`can_stream`](Self::can_stream).
+    pub(super) fn write_head(&self, values: Values<'_>, sink: impl FnMut(&[u8])) {
         write(&self.head, values, sink);
     }
 
-    /// Hands everything behind the body to `sink`, in order.
-    pub(crate) fn write_tail(&self, values: Values<'_>, sink: impl FnMut(&[u8])) {
+    /// Hands everything behind the body to `sink`, in order. For templates that [`can_stream`](Self::can_stream).
+    pub(super) fn write_tail(&self, values: Values<'_>, sink: impl FnMut(&[u8])) {
         write(&self.tail, values, sink);
     }
 }
 
-fn write(parts: &[Part], values: Values<'_>, mut sink: impl FnMut(&[u8])) {
-    for part in parts {
-        match part {
+impl fmt::Debug for Template {
+    /// Without literal text, which may be a setting.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = self.has_body.then_some("{body}".to_owned());
+        let text = |piece: &Piece| piece.part.to_string();
+        let parts = self.head.iter().map(text).chain(body).chain(self.tail.iter().map(text));
+        f.debug_list().entries(parts).finish()
+    }
+}
+
+fn write(pieces: &[Piece], values: Values<'_>, mut sink: impl FnMut(&[u8])) {
+    for piece in pieces {
+        match &piece.part {
             Part::Literal(text) => sink(text),
             Part::Timestamp => sink(values.timestamp),
             Part::Id => sink(values.id),
-            // Streamed by the caller; parsing leaves none in the head or the tail.
-            Part::Body => {}
+            // Templates with other parts are not streamed.
+            _ => {}
         }
     }
 }
 
-/// What a value meets on the side from which its end is sought.
-#[derive(Clone, Copy)]
-enum End {
-    OfMessage,
-    Byte(u8),
-    Unknown,
-}
-
-impl Part {
-    fn first(&self) -> End {
-        match self {
-            Part::Literal(text) => text.first().map_or(End::Unknown, |byte| End::Byte(*byte)),
-            Part::Timestamp | Part::Id | Part::Body => End::Unknown,
+fn check_counts(parts: &[Part]) -> Result<(), SchemeError> {
+    let repeatable = |part: &Part| matches!(part, Part::Literal(_) | Part::Config(Config::Setting(_)));
+    for (at, part) in parts.iter().enumerate() {
+        if !repeatable(part) && parts.iter().take(at).any(|earlier| earlier == part) {
+            return Err(refuse(format!("{part} occurs twice"), "use each placeholder once"));
         }
     }
-
-    fn last(&self) -> End {
-        match self {
-            Part::Literal(text) => text.last().map_or(End::Unknown, |byte| End::Byte(*byte)),
-            Part::Timestamp | Part::Id | Part::Body => End::Unknown,
-        }
+    if parts.contains(&Part::Body) && parts.contains(&Part::BodySha256) {
+        return Err(refuse("{body} and {body_sha256} are the same twice", "use one of them"));
     }
+    let constant = |part: &Part| matches!(part, Part::Literal(_) | Part::Config(_) | Part::Secret | Part::Method);
+    if parts.iter().all(constant) {
+        let problem = "nothing of the request is signed";
+        return Err(refuse(problem, "a message usually ends with {body}"));
+    }
+    if parts.len() > json::WANTED_MAX {
+        return Err(refuse("has too many parts", "64 are possible"));
+    }
+    Ok(())
 }
 
-fn timestamp_rule(end: End) -> TimestampRule {
-    match end {
-        End::OfMessage => TimestampRule::AnyWidth,
-        End::Byte(byte) if !byte.is_ascii_digit() => TimestampRule::AnyWidth,
-        End::Byte(_) | End::Unknown => TimestampRule::FixedWidth,
-    }
-}
-
-fn id_rule(end: End) -> Result<IdRule, TemplateError> {
-    match end {
-        End::OfMessage => Ok(IdRule::Free),
-        End::Byte(byte) => Ok(IdRule::Without(byte)),
-        End::Unknown => Err(refuse(
-            "{id} touches another placeholder, so that one signature fits several readings",
-            "put literal text between them, as in {id}.{timestamp}.{body}",
-        )),
-    }
-}
-
-/// Cuts a template's text into literals and placeholders; neighbouring literals become one.
-fn split(text: &str) -> Result<Vec<Part>, TemplateError> {
+/// Cuts a template's text into literals, placeholders and optional parts; neighbouring literals become one.
+fn split(text: &str) -> Result<Vec<Part>, SchemeError> {
     let mut parts = Vec::new();
     let mut literal = Vec::new();
     let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        let (before, from_brace) = rest.split_at(at);
+    while let Some(at) = rest.find(['{', '}', '[', ']']) {
+        let (before, from) = rest.split_at(at);
         literal.extend_from_slice(before.as_bytes());
-        if let Some(after) = from_brace.strip_prefix("{{") {
-            literal.push(b'{');
+        let doubled = ["{{", "}}", "[[", "]]"].into_iter().find(|pair| from.starts_with(pair));
+        if let Some((pair, after)) = doubled.and_then(|pair| Some((pair, from.strip_prefix(pair)?))) {
+            literal.extend(pair.bytes().take(1));
             rest = after;
-        } else if let Some(after) = from_brace.strip_prefix("}}") {
-            literal.push(b'}');
-            rest = after;
-        } else {
-            let (name, after) = placeholder(from_brace)?;
-            if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal)));
-            }
-            parts.push(name);
-            rest = after;
+            continue;
         }
+        let (part, after) = match from.starts_with('[') {
+            true => optional(from)?,
+            false => placeholder(from)?,
+        };
+        if !literal.is_empty() {
+            parts.push(Part::Literal(std::mem::take(&mut literal)));
+        }
+        parts.push(part);
+        rest = after;
     }
     literal.extend_from_slice(rest.as_bytes());
     if !literal.is_empty() {
@@ -238,188 +296,74 @@ fn split(text: &str) -> Result<Vec<Part>, TemplateError> {
     Ok(parts)
 }
 
-fn placeholder(from_brace: &str) -> Result<(Part, &str), TemplateError> {
-    const KNOWN: &str = "the placeholders are {timestamp}, {id} and {body}";
-    let inside = from_brace.strip_prefix('{').and_then(|text| text.split_once('}'));
+/// Reads `[id:{query:data.id};]`.
+fn optional(from: &str) -> Result<(Part, &str), SchemeError> {
+    const SHAPE: &str = "write text, one value and text: [id:{query:id};]";
+    let inside = from.strip_prefix('[').and_then(|text| text.split_once(']'));
+    let Some((inside, after)) = inside else {
+        return Err(refuse("a bracket stands alone", "write [[ or ]] for a literal bracket"));
+    };
+    match <[Part; 3]>::try_from(split(inside)?) {
+        Ok([Part::Literal(before), Part::Value(value), Part::Literal(behind)]) => {
+            let part = Part::Optional {
+                before,
+                value,
+                after: behind,
+            };
+            Ok((part, after))
+        }
+        _ => Err(refuse(format!("[{inside}] cannot be left out as a whole"), SHAPE)),
+    }
+}
+
+fn placeholder(from: &str) -> Result<(Part, &str), SchemeError> {
+    let inside = from.strip_prefix('{').and_then(|text| text.split_once('}'));
     let Some((name, after)) = inside else {
-        return Err(refuse("a brace stands alone", "write {{ or }} for a literal brace"));
+        return Err(refuse(
+            "a brace or bracket stands alone",
+            "write {{, }}, [[ or ]] for a literal one",
+        ));
     };
     let part = match name {
         "timestamp" => Part::Timestamp,
         "id" => Part::Id,
         "body" => Part::Body,
-        _ => return Err(refuse(format!("there is no placeholder {{{name}}}"), KNOWN)),
+        "body_sha256" => Part::BodySha256,
+        "sorted_form" => Part::SortedForm,
+        "method" => Part::Method,
+        "secret" => Part::Secret,
+        "url" => Part::Config(Config::Url),
+        "url_base" => Part::Config(Config::UrlBase),
+        "path" => Part::Config(Config::Path),
+        _ => named(name)?,
     };
     Ok((part, after))
 }
 
-fn refuse(problem: impl Into<String>, suggestion: &'static str) -> TemplateError {
-    TemplateError {
-        problem: problem.into(),
-        suggestion,
+/// A placeholder with a name of its own behind a colon.
+fn named(text: &str) -> Result<Part, SchemeError> {
+    const KNOWN: &str = "the placeholders are {body}, {body_sha256}, {timestamp}, {id}, {url}, {url_base}, {path}, \
+                         {method}, {sorted_form}, {secret}, {header:X}, {json:a.b}, {form:x}, {query:x}, {field:x} and \
+                         {setting:x}";
+    let unknown = || refuse(format!("there is no placeholder {{{text}}}"), KNOWN);
+    let (kind, name) = text.split_once(':').ok_or_else(unknown)?;
+    if name.is_empty() {
+        return Err(unknown());
     }
+    Ok(match kind {
+        "header" => Part::Value(Source::Header(name.parse().map_err(|_| unknown())?)),
+        "json" => Part::Value(Source::Json(json::JsonPath::parse("message", name)?)),
+        "form" => Part::Value(Source::Form(name.to_owned())),
+        "query" => Part::Value(Source::Query(name.to_owned())),
+        "field" => Part::Value(Source::Field(name.to_owned())),
+        "setting" => Part::Config(Config::Setting(name.to_owned())),
+        _ => return Err(unknown()),
+    })
+}
+
+fn refuse(problem: impl Into<String>, suggestion: &str) -> SchemeError {
+    SchemeError::new("message", problem).suggest(suggestion)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::signature::extract::read_id;
-    use crate::signature::timestamp::Unit;
-
-    fn rules(text: &str) -> Option<(Option<TimestampRule>, Option<IdRule>, bool)> {
-        let template = Template::parse(text).ok()?;
-        Some((template.timestamp(), template.id(), template.has_body()))
-    }
-
-    #[test]
-    fn what_can_be_told_apart_is_accepted() {
-        // A template that can be cut in two ways turns a part of the body into a fresh timestamp.
-        use IdRule::{Free, Without};
-        use TimestampRule::{AnyWidth, FixedWidth};
-        let rows = [
-            ("{body}", Some((None, None, true))),
-            ("POST{body}", Some((None, None, true))),
-            ("{timestamp}.{body}", Some((Some(AnyWidth), None, true))),
-            ("v0:{timestamp}:{body}", Some((Some(AnyWidth), None, true))),
-            ("{timestamp}{body}", Some((Some(FixedWidth), None, true))),
-            ("{timestamp}0{body}", Some((Some(FixedWidth), None, true))),
-            ("{body}{timestamp}", Some((Some(FixedWidth), None, true))),
-            ("{body}.{timestamp}", Some((Some(AnyWidth), None, true))),
-            ("{body}.0{timestamp}", Some((Some(FixedWidth), None, true))),
-            (
-                "{id}.{timestamp}.{body}",
-                Some((Some(AnyWidth), Some(Without(b'.')), true)),
-            ),
-            (
-                "{id}, {timestamp}{body}",
-                Some((Some(FixedWidth), Some(Without(b',')), true)),
-            ),
-            (
-                "{body}.{id}.{timestamp}",
-                Some((Some(AnyWidth), Some(Without(b'.')), true)),
-            ),
-            ("{timestamp}{id}", Some((Some(FixedWidth), Some(Free), false))),
-            ("{timestamp}", Some((Some(AnyWidth), None, false))),
-            ("{{{body}}}", Some((None, None, true))),
-            ("{id}{body}", None),
-            ("{id}{timestamp}.{body}", None),
-            ("{body}{id}", None),
-            ("{id}{timestamp}", None),
-            ("", None),
-            ("constant", None),
-            ("{{body}}", None),
-            ("{body}{body}", None),
-            ("{timestamp}.{timestamp}.{body}", None),
-            ("{id}.{id}.{body}", None),
-            ("{ts}.{body}", None),
-            ("{Body}", None),
-            ("{ body }", None),
-            ("{}{body}", None),
-            ("{body", None),
-            ("body}", None),
-            ("{body}}", None),
-            ("{{body}", None),
-        ];
-        for (text, expected) in rows {
-            assert_eq!(rules(text), expected, "{text:?}");
-        }
-        assert!(Template::parse(&("x".repeat(1018) + "{body}")).is_ok());
-        assert!(Template::parse(&("x".repeat(1019) + "{body}")).is_err());
-    }
-
-    fn written(template: &Template, values: Values<'_>, body: &[u8]) -> Vec<u8> {
-        let mut all = Vec::new();
-        template.write_head(values, |bytes| all.extend_from_slice(bytes));
-        if template.has_body() {
-            all.extend_from_slice(body);
-        }
-        template.write_tail(values, |bytes| all.extend_from_slice(bytes));
-        all
-    }
-
-    #[test]
-    fn braces_and_text_are_written_as_they_are() {
-        // Signed bytes that differ from the provider's in one brace refuse everything.
-        let template = Template::parse("{{a}}:{id}/{timestamp}:{body}}}z").unwrap();
-        let values = Values {
-            timestamp: b"12",
-            id: b"x",
-        };
-        assert_eq!(written(&template, values, b"B"), b"{a}:x/12:B}z");
-    }
-
-    fn parts_of(template: &Template) -> Vec<Part> {
-        let body = template.has_body.then_some(Part::Body);
-        template
-            .head
-            .iter()
-            .cloned()
-            .chain(body)
-            .chain(template.tail.iter().cloned())
-            .collect()
-    }
-
-    /// In how many ways `text` can be cut into values that obey the rules, by trying every cut.
-    fn readings(template: &Template, parts: &[Part], text: &[u8]) -> usize {
-        let Some((part, rest)) = parts.split_first() else {
-            return usize::from(text.is_empty());
-        };
-        if let Part::Literal(literal) = part {
-            return text
-                .strip_prefix(literal.as_slice())
-                .map_or(0, |text| readings(template, rest, text));
-        }
-        let fits = |value: &[u8]| match part {
-            Part::Id => read_id(template.id.unwrap(), value).is_some(),
-            Part::Timestamp if template.timestamp == Some(TimestampRule::FixedWidth) => {
-                value.len() == Unit::Seconds.digits() && Unit::Seconds.parse(value).is_some()
-            }
-            Part::Timestamp => Unit::Seconds.parse(value).is_some(),
-            Part::Literal(_) | Part::Body => true,
-        };
-        (0..=text.len())
-            .map(|at| text.split_at(at))
-            .filter(|(value, _)| fits(value))
-            .map(|(_, text)| readings(template, rest, text))
-            .sum()
-    }
-
-    fn any_template() -> impl Strategy<Value = Template> {
-        let literal = prop::sample::select(vec!["", ".", ":", "1", "a", ".1", "1.", "aa", "..", "{{"]);
-        let places = prop::sample::subsequence(vec!["{timestamp}", "{id}", "{body}"], 1..=3).prop_shuffle();
-        (places, vec(literal, 4)).prop_filter_map("refused", |(places, literals)| {
-            let mut text = String::from(literals[3]);
-            for (place, literal) in places.iter().zip(literals) {
-                text.push_str(place);
-                text.push_str(literal);
-            }
-            Template::parse(&text).ok()
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4000))]
-
-        // One captured signature would fit a second id, time or body.
-        #[test]
-        fn signed_bytes_have_one_reading(
-            template in any_template(),
-            id in "[.:1a{]{1,6}",
-            timestamp in "1[01]{9}",
-            body in "[.:01a{]{0,8}",
-            after in "(|[.:]1[01]{9}[.:1]?)",
-        ) {
-            let id = match template.id() {
-                Some(IdRule::Without(byte)) => id.replace(char::from(byte), "b"),
-                Some(IdRule::Free) | None => id,
-            };
-            let body = body + &after;
-            let values = Values { timestamp: timestamp.as_bytes(), id: id.as_bytes() };
-            let text = written(&template, values, body.as_bytes());
-            prop_assert_eq!(readings(&template, &parts_of(&template), &text), 1);
-        }
-    }
-}
+mod tests;

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{Failure, KeyedSecret, Proof, Scheme, Verifier, VerifierOptions};
+use super::{Failure, Head, KeyedSecret, Proof, Scheme, Verifier, VerifierOptions};
 use crate::clock::UnixMillis;
 use crate::secret::Secret;
 
 pub(crate) const GITHUB: &str = r#"
-    mac: hmac-sha256
+    algorithm: hmac-sha256
     key: utf8
     message: "{body}"
     signature: { header: X-Hub-Signature-256, prefix: "sha256=", encoding: hex }
 "#;
 
 pub(crate) const STRIPE: &str = r#"
-    mac: hmac-sha256
+    algorithm: hmac-sha256
     key: utf8
     message: "{timestamp}.{body}"
     signature: { header: Stripe-Signature, format: kv, separator: ",", fields: [v1], encoding: hex }
@@ -24,7 +24,7 @@ pub(crate) const STRIPE: &str = r#"
 "#;
 
 pub(crate) const STANDARD_WEBHOOKS: &str = r#"
-    mac: hmac-sha256
+    algorithm: hmac-sha256
     key: whsec
     message: "{id}.{timestamp}.{body}"
     signature: { header: webhook-signature, format: kv, separator: " ", assign: ",", fields: [v1], encoding: base64 }
@@ -58,7 +58,16 @@ pub(crate) fn headers_of(pairs: &[(&str, &str)]) -> HeaderMap {
 }
 
 pub(crate) fn verify(verifier: &Verifier, headers: &HeaderMap, body: &[u8], now: UnixMillis) -> Result<Proof, Failure> {
-    let mut check = verifier.begin(headers, now);
+    let mut check = verifier.begin(post(headers), now);
     check.update(body);
-    check.finish(body)
+    check.finish(body)?.without_fetching()
+}
+
+/// The head of a POST to `/`.
+pub(crate) fn post(headers: &HeaderMap) -> Head<'_> {
+    Head {
+        method: &Method::POST,
+        target: "/",
+        headers,
+    }
 }

@@ -1,9 +1,9 @@
 //! Signed times: their grammar, their unit and their distance from ours.
 //!
-//! The grammar is digits without sign, space or leading zero, so that text and value are one to one and nothing can
-//! be added to a signed timestamp that leaves its value alone. Arithmetic is checked: a time that does not fit is
-//! malformed, not wrapped into the present. Whether a well-formed time is recent is asked last, after the
-//! signature matched, so that the answer tells a forger nothing.
+//! The grammar of numbers is digits without sign, space or leading zero, so that text and value are one to one and
+//! nothing can be added to a signed timestamp that leaves its value alone; that of dates is the strict form of RFC 3339.
+//! Arithmetic is checked: a time that does not fit is malformed, not wrapped into the present. Whether a well-formed
+//! time is recent is asked last, after the signature matched, so that the answer tells a forger nothing.
 
 use std::time::Duration;
 
@@ -11,33 +11,39 @@ use serde::Deserialize;
 
 use crate::clock::UnixMillis;
 
-/// What a timestamp counts since 1970-01-01T00:00:00Z.
+/// How a timestamp is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Unit {
-    /// Seconds.
+    /// Seconds since 1970-01-01T00:00:00Z.
     #[serde(rename = "s")]
     Seconds,
-    /// Milliseconds.
+    /// Milliseconds since then.
     #[serde(rename = "ms")]
     Millis,
+    /// Microseconds since then.
+    #[serde(rename = "us")]
+    Micros,
+    /// `2026-11-23T14:02:11.5Z` or with a distance from UTC: RFC 3339 in capitals.
+    #[serde(rename = "rfc3339")]
+    Rfc3339,
+    /// The same without a zone, in UTC.
+    #[serde(rename = "datetime")]
+    DateTime,
 }
 
 impl Unit {
-    /// Reads a timestamp; `None` unless it is `0` or digits that begin with 1 to 9 and fit.
+    /// Reads a timestamp; `None` unless it is `0` or digits that begin with 1 to 9 and fit, or a date of this century's
+    /// calendar that is not before 1970.
     pub(crate) fn parse(self, text: &[u8]) -> Option<UnixMillis> {
-        match text {
-            [b'0'] => return Some(UnixMillis(0)),
-            [b'1'..=b'9', ..] => {}
-            _ => return None,
-        }
-        let mut value: u64 = 0;
-        for byte in text {
-            let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
-            value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
-        }
         match self {
-            Unit::Seconds => value.checked_mul(1000).map(UnixMillis),
-            Unit::Millis => Some(UnixMillis(value)),
+            Unit::Seconds => number(text)?.checked_mul(1000).map(UnixMillis),
+            Unit::Millis => number(text).map(UnixMillis),
+            Unit::Micros => number(text).map(|micros| UnixMillis(micros / 1000)),
+            Unit::Rfc3339 => date(std::str::from_utf8(text).ok().filter(|_| has_zone(text))?),
+            Unit::DateTime => match has_shape(text) {
+                true => date(&format!("{}Z", std::str::from_utf8(text).ok()?)),
+                false => None,
+            },
         }
     }
 
@@ -46,16 +52,80 @@ impl Unit {
         match self {
             Unit::Seconds => at.seconds().to_string(),
             Unit::Millis => at.0.to_string(),
+            Unit::Micros => at.0.saturating_mul(1000).to_string(),
+            Unit::Rfc3339 => written_date(at),
+            Unit::DateTime => written_date(at).trim_end_matches('Z').to_owned(),
         }
     }
 
-    /// How many digits a time between September 2001 and November 2286 has.
-    pub(crate) fn digits(self) -> usize {
+    /// How many digits a time between September 2001 and November 2286 has; `None` for dates.
+    pub(crate) fn digits(self) -> Option<usize> {
         match self {
-            Unit::Seconds => 10,
-            Unit::Millis => 13,
+            Unit::Seconds => Some(10),
+            Unit::Millis => Some(13),
+            Unit::Micros => Some(16),
+            Unit::Rfc3339 | Unit::DateTime => None,
         }
     }
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    match text {
+        [b'0'] => return Some(0),
+        [b'1'..=b'9', ..] => {}
+        _ => return None,
+    }
+    let mut value: u64 = 0;
+    for byte in text {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    Some(value)
+}
+
+/// The instant of a text whose shape has been checked.
+fn date(text: &str) -> Option<UnixMillis> {
+    let at: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(at.as_millisecond()).ok().map(UnixMillis)
+}
+
+fn written_date(at: UnixMillis) -> String {
+    let at = i64::try_from(at.0)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(String::new, |at| at.to_string())
+}
+
+/// A date and time of strict shape, then `Z` or a distance from UTC.
+fn has_zone(text: &[u8]) -> bool {
+    if let Some(local) = text.strip_suffix(b"Z") {
+        return has_shape(local);
+    }
+    let Some((local, zone)) = text.split_last_chunk::<6>() else {
+        return false;
+    };
+    let [sign, h1, h2, colon, m1, m2] = zone;
+    let digits = [h1, h2, m1, m2].into_iter().all(u8::is_ascii_digit);
+    matches!(sign, b'+' | b'-') && *colon == b':' && digits && has_shape(local)
+}
+
+/// `2026-11-23T14:02:11`, and a fraction of 1 to 9 digits or none.
+fn has_shape(text: &[u8]) -> bool {
+    let Some((whole, rest)) = text.split_at_checked(19) else {
+        return false;
+    };
+    let shaped = whole
+        .iter()
+        .zip(b"dddd-dd-ddTdd:dd:dd")
+        .all(|(byte, shape)| match shape {
+            b'd' => byte.is_ascii_digit(),
+            other => byte == other,
+        });
+    let fraction = match rest.strip_prefix(b".") {
+        None => rest.is_empty(),
+        Some(digits) => (1..=9).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit),
+    };
+    shaped && fraction
 }
 
 /// The window around our time in which a signed time counts as fresh: symmetric, both edges inside.
