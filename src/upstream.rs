@@ -73,6 +73,11 @@ impl Connector {
         // Its pool is not used, see `idle`.
         Connector(Arc::new(TransportConnector::new(Some(ConnectorOptions::new(0)))))
     }
+
+    /// What opens the connections, for the fetcher of keys, which judges addresses itself.
+    pub(crate) fn transport(&self) -> &TransportConnector {
+        &self.0
+    }
 }
 
 /// A named group of servers.
