@@ -10,82 +10,35 @@
 //!
 //! [`SchemeFile`]: crate::signature::SchemeFile
 
+mod build;
+mod catalogue;
 mod facts;
 mod file;
-mod json;
+mod handshake;
 #[cfg(test)]
 mod vectors;
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderName;
 
-pub use facts::{Facts, HandshakeReply};
+pub use catalogue::{Catalogue, builtin};
+pub use facts::Facts;
 pub use file::{
-    AnswerFile, Confidence, EventFile, EventIdFile, HandshakeFile, LabelFile, ProviderFile, RetryCause, RetryFile,
-    SampleFile, SelectorFile, WhenFile,
+    Confidence, EventFile, EventIdFile, LabelFile, ProviderFile, RetryCause, RetryFile, SampleFile, SelectorFile,
+    StrengthFile,
 };
-pub use json::JsonPath;
+pub use handshake::{
+    AnswerFile, Asked, BodyWord, ComputeFile, ComputeKind, Handshake, HandshakeFile, HandshakeReply, Handshakes,
+    KnowsFile, Means, Met, RegisterFile, TrustFile, WhenFile,
+};
 
 use crate::clock::UnixMillis;
-use crate::nearest::nearest;
-use crate::signature::{Scheme, SchemeError};
-
-/// One word for each file in `conf/providers/`, in alphabetical order.
-macro_rules! presets {
-    ($($id:literal),+ $(,)?) => {
-        [$(($id, include_str!(concat!("../conf/providers/", $id, ".yaml")))),+]
-    };
-}
-
-static PRESETS: [(&str, &str); 5] = presets!["github", "shopify", "slack", "standard-webhooks", "stripe"];
-
-/// The providers that are part of the program, parsed at the first call.
-pub fn builtin() -> &'static Catalogue {
-    static CATALOGUE: OnceLock<Catalogue> = OnceLock::new();
-    CATALOGUE.get_or_init(|| Catalogue {
-        providers: PRESETS.iter().map(|(id, text)| Arc::new(preset(id, text))).collect(),
-    })
-}
-
-/// A preset is a part of the program: one that cannot be read is a bug, found by the first test that runs.
-fn preset(id: &str, text: &str) -> Provider {
-    let file = serde_yaml::from_str(text).unwrap_or_else(|e| panic!("conf/providers/{id}.yaml: {e}"));
-    Provider::own(id, &file).unwrap_or_else(|e| panic!("conf/providers/{id}.yaml: {e}"))
-}
-
-/// Providers by id.
-#[derive(Debug)]
-pub struct Catalogue {
-    providers: Vec<Arc<Provider>>,
-}
-
-impl Catalogue {
-    /// The provider with exactly this id.
-    pub fn find(&self, id: &str) -> Option<&Arc<Provider>> {
-        self.providers.iter().find(|provider| provider.id == id)
-    }
-
-    /// All of them, in alphabetical order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Provider>> {
-        self.providers.iter()
-    }
-
-    /// Their ids, in alphabetical order.
-    pub fn ids(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.providers.iter().map(|provider| provider.id.as_str())
-    }
-
-    /// The id that somebody who typed `id` may have meant.
-    pub fn nearest(&self, id: &str) -> Option<&str> {
-        let typed = id.to_ascii_lowercase();
-        // Part of a long id is an id half remembered.
-        let contained = || self.ids().find(|known| typed.len() >= 4 && known.contains(&typed));
-        nearest(id, self.ids()).or_else(contained)
-    }
-}
+pub use crate::signature::JsonPath;
+use crate::signature::Scheme;
 
 /// A provider, built: its scheme and what can be learnt from its requests.
 #[derive(Debug)]
@@ -100,12 +53,16 @@ pub struct Provider {
     pub checked: Option<String>,
     /// What the file rests on.
     pub confidence: Option<Confidence>,
+    /// What is not covered and what people get wrong.
+    pub traps: Vec<String>,
     /// How it signs.
     pub scheme: Arc<Scheme>,
+    /// What a route has to give by name, and what that is.
+    pub settings: BTreeMap<String, String>,
     /// Where its events' names are.
     pub event: EventFacts,
     /// How it asks whether somebody is there.
-    pub handshake: Option<Handshake>,
+    pub handshakes: Handshakes,
     /// What it does when it gets no good answer.
     pub retry: Option<Retries>,
     sample: SampleTemplate,
@@ -127,7 +84,9 @@ pub struct EventFacts {
 pub enum EventId {
     /// A member of the signed body.
     Json(JsonPath),
-    /// The id header that the scheme signs.
+    /// A field of the signed form.
+    Form(String),
+    /// The id that the scheme itself finds signed: in a header, or where a token or a native verifier has it.
     Signed,
     /// Nothing, for the reason given; the digest of the signed bytes has to do.
     Unsigned(Option<String>),
@@ -138,19 +97,10 @@ pub enum EventId {
 pub enum Selector {
     /// A member of a JSON body.
     Json(JsonPath),
+    /// A field of a form.
+    Form(String),
     /// A header.
     Header(HeaderName),
-}
-
-/// A challenge in a signed JSON body that wants to be sent back as text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Handshake {
-    /// The member that tells a challenge from an event.
-    pub when: JsonPath,
-    /// The value it has then.
-    pub equals: String,
-    /// The member to send back.
-    pub answer: JsonPath,
 }
 
 /// What a provider does without a good answer, as far as it says.
@@ -180,36 +130,6 @@ struct SampleTemplate {
 }
 
 impl Provider {
-    /// A provider from a file as typed: a user's own scheme, or a preset.
-    ///
-    /// # Errors
-    /// The first key that cannot be, as seen from the file's root, with what is wrong and what to write instead.
-    pub fn own(name: &str, file: &ProviderFile) -> Result<Provider, SchemeError> {
-        let scheme = Scheme::build(name, &file.scheme).map_err(|e| e.under("scheme"))?;
-        let event = build_event(&file.event, &scheme).map_err(|e| e.under("event"))?;
-        let handshake = match &file.handshake {
-            None => None,
-            Some(file) => Some(build_handshake(file, &scheme).map_err(|e| e.under("handshake"))?),
-        };
-        let sample = build_sample(file.sample.as_ref(), &scheme).map_err(|e| e.under("sample"))?;
-        Ok(Provider {
-            id: name.to_owned(),
-            title: file.name.clone().unwrap_or_else(|| name.to_owned()),
-            docs: file.docs.clone(),
-            checked: file.checked.clone(),
-            confidence: file.confidence,
-            scheme: Arc::new(scheme),
-            event,
-            handshake,
-            retry: file.retry.as_ref().map(|retry| Retries {
-                deadline: retry.deadline,
-                on: retry.on.clone(),
-                schedule: retry.schedule.clone(),
-            }),
-            sample,
-        })
-    }
-
     /// A typical event with `id` in it, for trying things out; sign it to send it.
     pub fn sample(&self, id: &str, now: UnixMillis) -> Sample {
         let timestamp = now.seconds().to_string();
@@ -222,94 +142,13 @@ impl Provider {
     }
 }
 
-fn build_event(file: &EventFile, scheme: &Scheme) -> Result<EventFacts, SchemeError> {
-    let id = match &file.id {
-        None => EventId::Unsigned(None),
-        Some(id) => build_event_id(id, scheme)?,
-    };
-    let kind = match &file.kind {
-        None => None,
-        Some(SelectorFile {
-            json: Some(path),
-            header: None,
-        }) => Some(Selector::Json(JsonPath::parse("type.json", path)?)),
-        Some(SelectorFile {
-            json: None,
-            header: Some(name),
-        }) => Some(Selector::Header(header_name("type.header", name)?)),
-        Some(_) => return Err(SchemeError::new("type", "needs either `json` or `header`")),
-    };
-    let delivery = match &file.delivery {
-        None => None,
-        Some(label) => Some(header_name("delivery.header", &label.header)?),
-    };
-    Ok(EventFacts { id, kind, delivery })
-}
-
-/// An event id decides what counts as a repetition, so it has to be something that the signature covers.
-fn build_event_id(file: &EventIdFile, scheme: &Scheme) -> Result<EventId, SchemeError> {
-    match (&file.json, &file.header, &file.unsigned) {
-        (Some(path), None, None) if scheme.signs_body() => JsonPath::parse("id.json", path).map(EventId::Json),
-        (Some(_), None, None) => Err(SchemeError::new("id.json", "is not signed: the message has no {body}")
-            .suggest("write `unsigned: why there is no signed id`")),
-        (None, Some(name), None) => {
-            if Some(&header_name("id.header", name)?) == scheme.id_header() {
-                return Ok(EventId::Signed);
-            }
-            let error = SchemeError::new("id.header", format!("{name} is not signed, so anybody can change it"));
-            Err(error.suggest("use it as `delivery`, a label, and say `unsigned: why there is no signed id`"))
-        }
-        (None, None, Some(why)) => Ok(EventId::Unsigned(Some(why.clone()))),
-        _ => Err(SchemeError::new("id", "needs one of `json`, `header` and `unsigned`")),
-    }
-}
-
-fn build_handshake(file: &HandshakeFile, scheme: &Scheme) -> Result<Handshake, SchemeError> {
-    if !scheme.signs_body() {
-        let error = SchemeError::new("when", "is not signed: the message has no {body}");
-        return Err(error.suggest("leave the handshake to the backend"));
-    }
-    Ok(Handshake {
-        when: JsonPath::parse("when.json", &file.when.json)?,
-        equals: file.when.equals.clone(),
-        answer: JsonPath::parse("answer.json", &file.answer.json)?,
-    })
-}
-
-fn build_sample(file: Option<&SampleFile>, scheme: &Scheme) -> Result<SampleTemplate, SchemeError> {
-    let Some(file) = file else {
-        return Ok(SampleTemplate {
-            headers: vec![(http::header::CONTENT_TYPE, "application/json".to_owned())],
-            body: r#"{"id":"{id}","type":"sample","created":{timestamp}}"#.to_owned(),
-        });
-    };
-    let mut headers = Vec::with_capacity(file.headers.len());
-    for (name, value) in &file.headers {
-        let name = header_name("headers", name)?;
-        if scheme.security_headers().contains(&name) {
-            return Err(SchemeError::new("headers", format!("{name} is added by signing")));
-        }
-        headers.push((name, value.clone()));
-    }
-    Ok(SampleTemplate {
-        headers,
-        body: file.body.clone(),
-    })
-}
-
-fn header_name(key: &str, text: &str) -> Result<HeaderName, SchemeError> {
-    HeaderName::try_from(text).map_err(|_| SchemeError::new(key, format!("{text:?} is not a header name")))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     const OWN: &str = r#"
         scheme:
-          mac: hmac-sha256
+          algorithm: hmac-sha256
           key: utf8
           message: "{id}.{body}"
           signature: { header: sig, encoding: hex }
@@ -327,57 +166,43 @@ mod tests {
         // A scheme nobody can look up cannot be corrected when the vendor changes it.
         for provider in builtin().iter() {
             let id = &provider.id;
-            assert!(
-                provider.docs.as_ref().is_some_and(|docs| docs.starts_with("https://")),
-                "{id}"
-            );
-            assert!(provider.checked.as_ref().is_some_and(|day| day.len() == 10), "{id}");
-            assert!(provider.confidence.is_some() && provider.retry.is_some(), "{id}");
+            let docs = provider.docs.as_deref().unwrap_or_default();
+            assert!(docs.starts_with("https://") && !docs.contains(' '), "{id}: {docs:?}");
+            let day = provider.checked.as_deref().unwrap_or_default();
+            assert!(day.split('-').map(str::len).eq([4, 2, 2]), "{id}: {day:?}");
+            assert!(provider.confidence.is_some(), "{id}");
             assert_ne!(provider.title, *id);
             assert_ne!(
                 provider.event.id,
                 EventId::Unsigned(None),
                 "{id}: says why there is no signed id"
             );
+            for trap in &provider.traps {
+                assert!(trap.ends_with('.') && trap.len() <= 240, "{id}: {trap:?}");
+            }
         }
     }
 
     #[test]
-    fn every_file_is_a_preset() {
-        // A provider somebody wrote a file for would be unknown to the program.
-        let folder = [env!("CARGO_MANIFEST_DIR"), "conf", "providers"]
-            .iter()
-            .collect::<std::path::PathBuf>();
-        let mut files = BTreeSet::new();
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            files.insert(name.strip_suffix(".yaml").unwrap_or(&name).to_owned());
+    fn every_preset_is_written_out() {
+        // What a file leaves out, its reader takes for checked.
+        for id in builtin().ids() {
+            let path: std::path::PathBuf = [env!("CARGO_MANIFEST_DIR"), "conf", "providers", &format!("{id}.yaml")]
+                .iter()
+                .collect();
+            let text = std::fs::read_to_string(path).unwrap();
+            let file: ProviderFile = serde_yaml::from_str(&text).unwrap();
+            assert!(
+                file.name.is_some() && file.strength.is_some() && file.sample.is_some(),
+                "{id}"
+            );
+            assert!(file.event.id.is_some(), "{id}");
+            assert_eq!(
+                text.lines().next(),
+                file.name.map(|name| format!("name: {name}")).as_deref(),
+                "{id}"
+            );
         }
-        assert!(
-            builtin().ids().eq(files.iter().map(String::as_str)),
-            "sorted, and the same as {files:?}"
-        );
-    }
-
-    #[test]
-    fn a_mistyped_name_finds_the_right_one() {
-        // The message would say that there is no such provider and leave it at that.
-        let rows = [
-            ("githb", Some("github")),
-            ("GitHub", Some("github")),
-            ("stirpe", Some("stripe")),
-            ("standard", Some("standard-webhooks")),
-            ("standard_webhooks", Some("standard-webhooks")),
-            ("slak", Some("slack")),
-            ("x", None),
-            ("", None),
-            ("something-else", None),
-        ];
-        for (typed, meant) in rows {
-            assert_eq!(builtin().nearest(typed), meant, "{typed:?}");
-        }
-        assert_eq!(builtin().nearest(&"\u{1f980}".repeat(10_000)), None);
-        assert!(builtin().find("githb").is_none() && builtin().find("github").is_some());
     }
 
     #[test]
@@ -385,21 +210,22 @@ mod tests {
         // Two samples in a row would look like a replay, or show no event at all.
         let now = UnixMillis::from_seconds(1_700_000_000);
         for provider in builtin().iter() {
+            let id = &provider.id;
             let (one, two) = (provider.sample("aaa1", now), provider.sample("aaa2", now));
-            assert_ne!(one.body, two.body, "{}", provider.id);
-            let json: serde_json::Value = serde_json::from_slice(&one.body).unwrap();
-            assert!(
-                json.is_object() && !json.to_string().contains("{id}"),
-                "{}",
-                provider.id
-            );
-            let headers = one
+            assert_ne!(one.body, two.body, "{id}");
+            let text = std::str::from_utf8(&one.body).unwrap();
+            assert!(!text.contains("{id}") && !text.contains("{timestamp}"), "{id}");
+            let headers: http::HeaderMap = one
                 .headers
                 .iter()
                 .map(|(name, value)| (name.clone(), value.try_into().unwrap()))
                 .collect();
+            let kind = headers.get(http::header::CONTENT_TYPE).unwrap().to_str().unwrap();
+            if kind.contains("json") {
+                assert!(serde_json::from_str::<serde_json::Value>(text).is_ok(), "{id}: {text}");
+            }
             let facts = provider.facts(&headers, &one.body, None);
-            assert!(facts.event_type.is_some(), "{}", provider.id);
+            assert_eq!(facts.event_type.is_some(), provider.event.kind.is_some(), "{id}");
         }
     }
 
@@ -420,14 +246,6 @@ mod tests {
             ("event: { type: { json: a, header: b } }", Some("event.type")),
             ("event: { type: { header: \"a b\" } }", Some("event.type.header")),
             ("event: { delivery: { header: \"\" } }", Some("event.delivery.header")),
-            (
-                "handshake: { when: { json: \"\", equals: a }, answer: { json: b } }",
-                Some("handshake.when.json"),
-            ),
-            (
-                "handshake: { when: { json: a, equals: a }, answer: { json: . } }",
-                Some("handshake.answer.json"),
-            ),
             ("sample: { headers: { Sig: a }, body: b }", Some("sample.headers")),
         ];
         for (more, key) in rows {

@@ -1,24 +1,17 @@
-//! What a request says about its event: id, type, attempt, or that it is a challenge.
+//! What a request says about its event: id, type, attempt.
 //!
 //! Called by the gateway after verification. The event id is authenticated or absent; the other names are labels for
 //! the backend, the log and people. All of them go into headers and log lines, so what does not fit there (control
 //! characters, other alphabets, more than 512 bytes) is not used at all instead of being trimmed into something else.
-//!
-//! A challenge is answered only under a proof that binds the body: whoever may be reflected to has signed what is
-//! reflected.
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
-use super::json::{self, Wanted};
 use super::{EventId, Provider, Selector};
-use crate::signature::{Proof, Strength};
+use crate::signature::json::{self, Wanted};
+use crate::signature::{Proof, form_value};
 
 /// Longest event id, event type and delivery id, in bytes.
 const NAME_BYTES_MAX: usize = 512;
-
-/// Longest challenge that is sent back, in bytes.
-const CHALLENGE_BYTES_MAX: usize = 4 * 1024;
 
 /// What a request says about its event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,55 +22,38 @@ pub struct Facts {
     pub delivery_id: Option<String>,
     /// The kind of event. A label unless it is read from a signed body. Printable ASCII, no space at the ends.
     pub event_type: Option<String>,
-    /// The answer, if the request is a challenge and no event.
-    pub handshake: Option<HandshakeReply>,
-}
-
-/// The answer to a challenge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandshakeReply {
-    /// Status code.
-    pub status: u16,
-    /// `content-type`.
-    pub content_type: &'static str,
-    /// The challenge.
-    pub body: Bytes,
 }
 
 impl Provider {
-    /// Reads an event's names from a request and, under a proof, its id and whether it is a challenge.
+    /// Reads an event's names from a request and, under a proof, its id.
     ///
     /// One pass over the body, and none when this provider has everything in headers.
     pub fn facts(&self, headers: &HeaderMap, body: &[u8], proof: Option<&Proof>) -> Facts {
-        let bound = proof.is_some_and(|proof| proof.strength() == Strength::Verified);
-        let handshake = self.handshake.as_ref().filter(|_| bound);
         let name = |path| Wanted {
             path,
             bytes_max: NAME_BYTES_MAX,
         };
         let wanted = [
             match &self.event.id {
-                EventId::Json(path) if bound => Some(name(path)),
+                EventId::Json(path) if proof.is_some() => Some(name(path)),
                 _ => None,
             },
             match &self.event.kind {
                 Some(Selector::Json(path)) => Some(name(path)),
                 _ => None,
             },
-            handshake.map(|handshake| name(&handshake.when)),
-            handshake.map(|handshake| Wanted {
-                path: &handshake.answer,
-                bytes_max: CHALLENGE_BYTES_MAX,
-            }),
         ];
-        let [id, kind, when, challenge] = json::find(body, wanted);
+        let [id, kind] = json::find(body, wanted);
         let event_id = match &self.event.id {
             EventId::Json(_) => id.filter(|id| is_id(id)),
+            EventId::Form(name) if proof.is_some() => form_value(body, name, NAME_BYTES_MAX).filter(|id| is_id(id)),
+            EventId::Form(_) => None,
             EventId::Signed => proof.and_then(Proof::signed_id).map(str::to_owned),
             EventId::Unsigned(_) => None,
         };
         let event_type = match &self.event.kind {
             Some(Selector::Json(_)) => kind.filter(|kind| is_printable(kind)),
+            Some(Selector::Form(name)) => form_value(body, name, NAME_BYTES_MAX).filter(|kind| is_printable(kind)),
             Some(Selector::Header(header)) => label(headers, header).filter(|kind| is_printable(kind)),
             None => None,
         };
@@ -88,10 +64,6 @@ impl Provider {
                 .and_then(|header| label(headers, header))
                 .filter(|id| is_id(id)),
             event_type,
-            handshake: match (handshake, when, challenge) {
-                (Some(handshake), Some(when), Some(challenge)) if when == handshake.equals => reply(challenge),
-                _ => None,
-            },
         }
     }
 }
@@ -104,14 +76,6 @@ fn label(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
         return None;
     }
     value.to_str().ok().map(str::to_owned)
-}
-
-fn reply(challenge: String) -> Option<HandshakeReply> {
-    is_printable(&challenge).then(|| HandshakeReply {
-        status: 200,
-        content_type: "text/plain; charset=utf-8",
-        body: Bytes::from(challenge),
-    })
 }
 
 fn is_id(text: &str) -> bool {
@@ -127,13 +91,13 @@ fn is_printable(text: &str) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use http::HeaderValue;
+    use http::{HeaderValue, Method};
 
     use super::*;
     use crate::clock::UnixMillis;
     use crate::providers::{ProviderFile, builtin};
     use crate::secret::Secret;
-    use crate::signature::{KeyedSecret, Verifier, VerifierOptions, sign};
+    use crate::signature::{Head, KeyedSecret, Verifier, VerifierOptions, sign};
 
     const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
     const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -155,9 +119,14 @@ mod tests {
         };
         let options = VerifierOptions::default();
         let verifier = Verifier::new(Arc::clone(&provider.scheme), vec![keyed], options).unwrap();
-        let mut check = verifier.begin(&headers, NOW);
+        let head = Head {
+            method: &Method::POST,
+            target: "/",
+            headers: &headers,
+        };
+        let mut check = verifier.begin(head, NOW);
         check.update(body);
-        let proof = check.finish(body).unwrap();
+        let proof = check.finish(body).unwrap().without_fetching().unwrap();
         (
             provider.facts(&headers, body, None),
             provider.facts(&headers, body, Some(&proof)),
@@ -189,7 +158,6 @@ mod tests {
             event_id: None,
             delivery_id: Some("d-1".to_owned()),
             event_type: Some("push".to_owned()),
-            handshake: None,
         };
         assert_eq!(found, expected);
     }
@@ -229,45 +197,11 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_is_answered_under_a_proof_only() {
-        // An unsigned request would have its own text reflected from the application's address.
-        let body = br#"{"type":"url_verification","token":"x","challenge":"3eZbrw1aBm2r"}"#;
-        let (unproven, proven) = facts(preset("slack"), &[], body);
-        assert_eq!(unproven.handshake, None);
-        let reply = proven.handshake.unwrap();
-        assert_eq!((reply.status, reply.content_type), (200, "text/plain; charset=utf-8"));
-        assert_eq!(&reply.body[..], b"3eZbrw1aBm2r");
-    }
-
-    #[test]
-    fn an_event_is_not_mistaken_for_a_challenge() {
-        // An event that is answered at the edge is lost.
-        let long = format!(r#"{{"type":"url_verification","challenge":"{}"}}"#, "x".repeat(4097));
-        let bodies = [
-            r#"{"type":"event_callback","challenge":"x"}"#,
-            r#"{"type":"url_verification"}"#,
-            r#"{"type":"url_verification","challenge":""}"#,
-            r#"{"type":"url_verification","challenge":"a\nb"}"#,
-            r#"{"type":"url_verification","challenge":"<script>","challenge":"x"}"#,
-            r#"{"type":"url_verification","challenge":{"x":1}}"#,
-            r#"{"event":{"type":"url_verification"},"challenge":"x"}"#,
-            "type=url_verification&challenge=x",
-            long.as_str(),
-        ];
-        for body in bodies {
-            let (_, found) = facts(preset("slack"), &[], body.as_bytes());
-            assert_eq!(found.handshake, None, "{body:.60}");
-        }
-        let (_, found) = facts(preset("slack"), &[], long.replacen('x', "", 1).as_bytes());
-        assert_eq!(found.handshake.unwrap().body.len(), 4096);
-    }
-
-    #[test]
     fn a_proof_that_leaves_the_body_out_names_nothing_in_it() {
         // Anybody could put any id into a body that nothing signs.
         let yaml = r#"
             scheme:
-              mac: hmac-sha256
+              algorithm: hmac-sha256
               key: utf8
               message: "{timestamp}"
               signature: { header: sig, encoding: hex }
@@ -279,8 +213,5 @@ mod tests {
             Provider::own("mine", &file).err().map(|e| e.key)
         };
         assert_eq!(refused(yaml).as_deref(), Some("event.id.json"));
-        let handshake = "handshake: { when: { json: a, equals: b }, answer: { json: c } }";
-        let yaml = yaml.replace("event: { id: { json: id } }", handshake);
-        assert_eq!(refused(&yaml).as_deref(), Some("handshake.when"));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::handshake::HandshakeFile;
 use crate::signature::SchemeFile;
 use crate::units;
 
@@ -23,13 +24,23 @@ pub struct ProviderFile {
     pub checked: Option<String>,
     /// What the file rests on.
     pub confidence: Option<Confidence>,
+    /// What every genuine request proves. For readers: it follows from the scheme, and a file that says something else is
+    /// refused.
+    pub strength: Option<StrengthFile>,
+    /// What is not covered and what people get wrong, in short sentences.
+    #[serde(default)]
+    pub traps: Vec<String>,
     /// How it signs.
     pub scheme: SchemeFile,
     /// Where the names of an event are.
     #[serde(default)]
     pub event: EventFile,
-    /// A challenge to answer instead of passing it on.
-    pub handshake: Option<HandshakeFile>,
+    /// Questions of the provider's that the gateway answers instead of passing them on; the first that fits counts.
+    #[serde(default)]
+    pub handshake: Vec<HandshakeFile>,
+    /// Values that a route has to give, each with what it is. Named in scheme and handshakes as `{setting:NAME}`.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
     /// What the provider does without a good answer.
     pub retry: Option<RetryFile>,
     /// A request to try things out with.
@@ -46,6 +57,16 @@ pub enum Confidence {
     Secondary,
 }
 
+/// What a request proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StrengthFile {
+    /// The body is bound.
+    Verified,
+    /// The origin is proven, the body is not.
+    Authenticated,
+}
+
 /// Where the names of an event are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,24 +80,31 @@ pub struct EventFile {
     pub delivery: Option<LabelFile>,
 }
 
-/// Exactly one of the three.
+/// Exactly one of the five.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventIdFile {
     /// A member of the signed JSON body: `id`, `event.id`.
     pub json: Option<String>,
+    /// A field of the signed form.
+    pub form: Option<String>,
     /// The header that the scheme signs as `{id}`.
     pub header: Option<String>,
+    /// `true`: the id that a token or a native verifier finds among what is signed.
+    #[serde(default)]
+    pub signed: bool,
     /// Why there is no signed id.
     pub unsigned: Option<String>,
 }
 
-/// Exactly one of the two.
+/// Exactly one of the three.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelectorFile {
     /// A member of a JSON body.
     pub json: Option<String>,
+    /// A field of a form.
+    pub form: Option<String>,
     /// A header.
     pub header: Option<String>,
 }
@@ -87,34 +115,6 @@ pub struct SelectorFile {
 pub struct LabelFile {
     /// The header.
     pub header: String,
-}
-
-/// A signed challenge that is answered with one of its own values.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HandshakeFile {
-    /// What tells a challenge from an event.
-    pub when: WhenFile,
-    /// What to send back.
-    pub answer: AnswerFile,
-}
-
-/// What tells a challenge from an event.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WhenFile {
-    /// A member of the JSON body.
-    pub json: String,
-    /// The text it has in a challenge.
-    pub equals: String,
-}
-
-/// What to send back, with status 200, as plain text.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AnswerFile {
-    /// A member of the JSON body.
-    pub json: String,
 }
 
 /// What the provider does without a good answer. Hints for operators; nothing is enforced.
