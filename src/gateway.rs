@@ -4,6 +4,9 @@
 //! head -> route -> admit -> body -> verify -> spend -> handshake -> replay -> dispatch -> respond
 //! ```
 //!
+//! What a provider asks without a signature, by design, is answered between `body` and `verify`; what it asks with one
+//! is answered at `handshake`.
+//!
 //! [`Guard::walk`] reads top to bottom; every step is a file in `gateway/` that takes plain values and returns the
 //! value the next step demands: no [`Permit`](crate::event::Permit), no [`Event`]; no event, nothing goes upstream. Each early exit is a
 //! [`Refusal`] or a reply. No step knows a provider by name. The configuration of a request is one [`Rules`], taken
@@ -13,9 +16,12 @@
 
 mod admit;
 mod body;
+mod confirm;
 mod dispatch;
+mod handshake;
 mod head;
 mod refusal;
+mod register;
 mod replay;
 mod respond;
 mod route;
@@ -37,6 +43,8 @@ use tokio::task::JoinHandle;
 use crate::clock::Moment;
 use crate::event::{Event, Received, Sender};
 use crate::observe::metrics::Outcome;
+use crate::providers::Asked;
+use crate::signature::Head;
 use crate::upstream::{self, Answer, Upstream};
 use replay::Verdict;
 use respond::Reply;
@@ -44,6 +52,7 @@ use route::Found;
 
 pub use admit::Rate;
 pub use refusal::{Connection, Reason, Refusal, Row};
+pub use register::RegisterSettings;
 pub use replay::ReplayPolicy;
 pub use rules::{ClientSettings, GatewaySettings, RouteSettings, Rules};
 pub use shared::Shared;
@@ -223,8 +232,8 @@ impl Guard {
             Found::Webhook(route) => route,
         };
         trail.routed(route);
-        route.takes(&request.method)?;
-        head::unambiguous(&request.headers, route.verifier.scheme().security_headers())?;
+        let taken = handshake::takes(route, &asked(session, &[]))?;
+        head::unambiguous(&request.headers, route.verifier().scheme().security_headers())?;
 
         // Admit: before any byte of the body.
         rules.client_limit.check(head.client)?;
@@ -233,7 +242,12 @@ impl Guard {
         let mut memory = shared.memory.hold(rules.memory_bytes_max);
 
         // Body, under the verifier's eyes.
-        let mut verification = verify::Verification::begin(route, &request.headers, &shared.clock);
+        let proving = Head {
+            method: &request.method,
+            target: head::target(request),
+            headers: &request.headers,
+        };
+        let mut verification = verify::Verification::begin(route, proving, &shared.clock);
         let bounds = route.body_bounds(rules);
         let body = body::read(session, bounds, &shared.clock, &mut memory, |piece| {
             verification.update(piece)
@@ -241,8 +255,15 @@ impl Guard {
         .await?;
         trail.received(body.len());
 
+        // Handshake: an answer instead of an event, to questions that come unsigned by design.
+        let reply = handshake::unsigned(route, &asked(session, &body), taken, &shared.clock).await?;
+        if let Some(reply) = reply {
+            trail.met(&reply.label);
+            return Ok(End::Reply(Outcome::Replied, reply.into()));
+        }
+
         // Verify: proof, or the same 401 for everybody.
-        let permit = verification.permit(&body, trail)?;
+        let permit = verification.permit(&body, &shared.fetcher, trail).await?;
         let facts = route
             .provider
             .facts(&session.req_header().headers, &body, Some(permit.proof()));
@@ -251,9 +272,15 @@ impl Guard {
         // Spend: the provider's budget, which forgers cannot reach.
         route.spend()?;
 
-        // Handshake: an answer instead of an event.
-        if let Some(answer) = facts.handshake {
-            return Ok(End::Reply(Outcome::Replied, answer.into()));
+        // Confirm: consent to a subscription, where the route gives it.
+        if confirm::confirmed(route, &permit, &shared.fetcher).await? {
+            return Ok(End::Reply(Outcome::Replied, Reply::bare(200)));
+        }
+
+        // Handshake: an answer instead of an event, to questions that are signed.
+        if let Some(reply) = handshake::signed(route, &asked(session, &body), permit.proof(), &shared.clock) {
+            trail.met(&reply.label);
+            return Ok(End::Reply(Outcome::Replied, reply.into()));
         }
 
         // Replay: claimed, or seen before.
@@ -267,6 +294,17 @@ impl Guard {
         dispatch::forward(shared, route, event, hold, trail)
             .await
             .map(End::Answer)
+    }
+}
+
+/// The request, for who may answer it as a handshake.
+fn asked<'a>(session: &'a ServerSession, body: &'a [u8]) -> Asked<'a> {
+    let request = session.req_header();
+    Asked {
+        method: &request.method,
+        target: head::target(request),
+        headers: &request.headers,
+        body,
     }
 }
 

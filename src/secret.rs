@@ -5,7 +5,10 @@
 //! to remember to check.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -37,6 +40,27 @@ impl Secret {
     /// The bytes, for the one place that turns them into a key.
     pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Writes the secret to a file that is not there yet and that only its owner can read. When this returns, a power
+    /// cut cannot take it away.
+    ///
+    /// # Errors
+    /// [`SecretError::Kept`] when the file is there already or cannot be written; none is left behind then.
+    pub fn keep(&self, path: &Path) -> Result<(), SecretError> {
+        let failed = |e: io::Error| SecretError::Kept(path.to_owned(), e.to_string());
+        let options = OpenOptions::new().write(true).create_new(true).mode(0o600).to_owned();
+        let mut file = options.open(path).map_err(failed)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let written = file
+            .write_all(&self.0)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| File::open(folder.unwrap_or(Path::new(".")))?.sync_all());
+        written.map_err(|e| {
+            // Half a secret in the way of the next one would be worse than none.
+            let _ = fs::remove_file(path);
+            failed(e)
+        })
     }
 
     /// Length in bytes; never zero.
@@ -76,13 +100,13 @@ impl SecretSource {
                 None => return Err(SecretError::Unset(speakable(name))),
             },
             SecretSource::File(path) => {
-                let unreadable = |e: std::io::Error| SecretError::File(path.clone(), e.to_string());
-                let size = std::fs::metadata(path).map_err(unreadable)?.len();
+                let unreadable = |e: io::Error| SecretError::File(path.clone(), e.to_string());
+                let size = fs::metadata(path).map_err(unreadable)?.len();
                 if size > SECRET_FILE_BYTES_MAX {
                     let why = format!("{size} bytes is too large for a secret");
                     return Err(SecretError::File(path.clone(), why));
                 }
-                let mut bytes = std::fs::read(path).map_err(unreadable)?;
+                let mut bytes = fs::read(path).map_err(unreadable)?;
                 if bytes.ends_with(b"\n") {
                     bytes.pop();
                 }
@@ -124,6 +148,9 @@ pub enum SecretError {
     /// The file cannot be used.
     #[error("cannot read {}: {}", .0.display(), .1)]
     File(PathBuf, String),
+    /// The file cannot be written.
+    #[error("cannot write {}: {}", .0.display(), .1)]
+    Kept(PathBuf, String),
     /// The value is a placeholder such as `${NAME}`, left as it was written.
     #[error("the secret is an unexpanded placeholder")]
     Unexpanded,
@@ -158,10 +185,32 @@ mod tests {
     fn a_file_loses_one_line_end_only() {
         // Trimming more would turn two different secrets into one.
         let path = std::env::temp_dir().join(format!("hookward-secret-{}", std::process::id()));
-        std::fs::write(&path, "  key with spaces \r\n").unwrap();
+        fs::write(&path, "  key with spaces \r\n").unwrap();
         let secret = SecretSource::File(path.clone()).resolve().unwrap();
-        std::fs::remove_file(path).unwrap();
+        fs::remove_file(path).unwrap();
         assert_eq!(secret.expose(), b"  key with spaces ");
+    }
+
+    #[test]
+    fn a_kept_secret_is_its_owners_and_is_never_overwritten() {
+        // Another user of the machine could forge events; or the secret in use would be gone.
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = std::env::temp_dir().join(format!("hookward-kept-{}", std::process::id()));
+        Secret::new("first").unwrap().keep(&path).unwrap();
+        assert!(matches!(
+            Secret::new("second").unwrap().keep(&path),
+            Err(SecretError::Kept(..))
+        ));
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        let read = SecretSource::File(path.clone()).resolve().unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!((mode & 0o777, read.expose()), (0o600, &b"first"[..]));
+        assert!(
+            Secret::new("x")
+                .unwrap()
+                .keep(Path::new("/nonexistent/secret"))
+                .is_err()
+        );
     }
 
     #[test]

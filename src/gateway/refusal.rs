@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::fetch::FetchError;
 use crate::signature::Failure;
 
 /// Why a request was refused. Labels of metrics and logs are made from it; the README lists it.
@@ -51,8 +52,12 @@ pub enum Reason {
     Mismatch,
     /// Names a key that is not configured.
     UnknownKey,
+    /// The provider's published key cannot be reached.
+    KeyDown,
     /// The route's rate of verified events.
     RouteRate,
+    /// The subscription could not be confirmed.
+    ConfirmDown,
     /// The first copy of this event is still on its way.
     InFlight,
     /// The replay store is full or away.
@@ -87,7 +92,7 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in corridor order. A reason's position is `reason as usize`.
-    pub const ALL: [Reason; 25] = {
+    pub const ALL: [Reason; 27] = {
         use Reason::*;
         [
             BadFraming,
@@ -109,7 +114,9 @@ impl Reason {
             Stale,
             Mismatch,
             UnknownKey,
+            KeyDown,
             RouteRate,
+            ConfirmDown,
             InFlight,
             StoreDown,
             UpstreamDown,
@@ -141,7 +148,9 @@ impl Reason {
             Reason::Stale => ("verify/stale", 401, Keep),
             Reason::Mismatch => ("verify/mismatch", 401, Keep),
             Reason::UnknownKey => ("verify/unknown_key", 401, Keep),
+            Reason::KeyDown => ("key/key_down", 503, Keep),
             Reason::RouteRate => ("spend/route_rate", 429, Keep),
+            Reason::ConfirmDown => ("confirm/confirm_down", 503, Keep),
             Reason::InFlight => ("replay/in_flight", 503, Keep),
             Reason::StoreDown => ("replay/store_down", 503, Keep),
             Reason::UpstreamDown => ("dispatch/upstream_down", 502, Keep),
@@ -219,6 +228,19 @@ impl From<Reason> for Refusal {
         Refusal {
             reason,
             retry_after: (reason.row().status == 503).then_some(RETRY_SOON),
+        }
+    }
+}
+
+/// How long the fetcher leaves a place alone that it could not reach.
+const KEY_RETRY: Duration = Duration::from_secs(5);
+
+impl From<FetchError> for Refusal {
+    /// A key that is not there proves nothing; one that cannot be reached may be there in a moment.
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Refused | FetchError::Absent => Reason::UnknownKey.into(),
+            FetchError::Unreachable => Refusal::until(Reason::KeyDown, KEY_RETRY),
         }
     }
 }

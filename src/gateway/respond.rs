@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v1::server::HttpSession;
@@ -34,6 +34,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) body: Bytes,
 }
 
@@ -43,6 +44,7 @@ impl Reply {
         Reply {
             status,
             content_type: "text/plain; charset=utf-8",
+            headers: Vec::new(),
             body: Bytes::new(),
         }
     }
@@ -53,6 +55,7 @@ impl From<HandshakeReply> for Reply {
         Reply {
             status: answer.status,
             content_type: answer.content_type,
+            headers: answer.headers,
             body: answer.body,
         }
     }
@@ -103,6 +106,7 @@ pub(crate) async fn refusal(
     let reply = Reply {
         status: row.status,
         content_type: "text/plain; charset=utf-8",
+        headers: Vec::new(),
         body,
     };
     let written = write(session, &reply, &extra).await;
@@ -169,6 +173,9 @@ async fn write(session: &mut ServerSession, reply: &Reply, extra: &[(HeaderName,
         }
         head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
         head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        for (name, value) in &reply.headers {
+            head.insert_header(name, value)?;
+        }
         extra
             .iter()
             .try_for_each(|(name, value)| head.insert_header(name, value))?;

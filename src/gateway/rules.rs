@@ -13,10 +13,12 @@ use ipnet::IpNet;
 
 use super::admit::{Budget, ClientLimit, Places, Rate};
 use super::body::Bounds;
+use super::register::{RegisterSettings, Registration};
 use super::replay::ReplayPolicy;
 use super::route::Table;
 use super::shared::Shared;
-use crate::observe::metrics::{KeyMetrics, RouteMetrics};
+use crate::fetch::Allowance;
+use crate::observe::metrics::{HandshakeMetrics, KeyMetrics, RouteMetrics};
 use crate::providers::Provider;
 use crate::signature::Verifier;
 use crate::upstream::{self, Upstream, UpstreamSettings};
@@ -62,6 +64,8 @@ pub struct RouteSettings {
     pub provider: Arc<Provider>,
     /// The provider's scheme with the route's secrets.
     pub verifier: Arc<Verifier>,
+    /// The secret that it waits for.
+    pub register: Option<RegisterSettings>,
     /// The name of one of the upstreams.
     pub upstream: String,
     /// The path the upstream sees.
@@ -74,6 +78,8 @@ pub struct RouteSettings {
     pub in_flight_max: usize,
     /// How repeats are met.
     pub replay: ReplayPolicy,
+    /// Whether subscriptions that the provider asks about are confirmed here.
+    pub confirm: bool,
 }
 
 /// The corridor's configuration, ready to use.
@@ -94,7 +100,9 @@ pub(crate) struct Route {
     pub(crate) path: String,
     pub(crate) methods: Vec<Method>,
     pub(crate) provider: Arc<Provider>,
-    pub(crate) verifier: Arc<Verifier>,
+    /// With the secrets of the configuration; [`verifier`](Route::verifier) is what verifies.
+    pub(super) own_verifier: Arc<Verifier>,
+    pub(super) registration: Option<Arc<Registration>>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) forward_path: Option<String>,
     pub(crate) in_flight_max: usize,
@@ -104,8 +112,12 @@ pub(crate) struct Route {
     pub(crate) rate: Rate,
     pub(crate) budget: Budget,
     pub(crate) places: Places,
+    /// How many keys may be fetched for it.
+    pub(crate) fetches: Allowance,
+    pub(crate) confirm: bool,
     pub(crate) metrics: Arc<RouteMetrics>,
     pub(crate) keys: HashMap<Arc<str>, KeyMetrics>,
+    pub(crate) handshakes: HashMap<Arc<str>, HandshakeMetrics>,
     body_bytes_max: usize,
 }
 
@@ -172,10 +184,12 @@ fn upstream(wanted: UpstreamSettings, shared: &Shared, previous: Option<&Rules>)
 impl Route {
     fn new(settings: RouteSettings, upstream: Arc<Upstream>, shared: &Shared) -> Self {
         let metrics = shared.metrics.route(&settings.name, &settings.provider.id);
-        let keys = settings
-            .verifier
-            .key_ids()
-            .map(|id| (Arc::clone(id), metrics.key(id)))
+        let awaited = settings.register.as_ref().map(|register| &register.key_id);
+        let ids = settings.verifier.key_ids().chain(awaited);
+        let keys = ids.map(|id| (Arc::clone(id), metrics.key(id))).collect();
+        let labels = settings.provider.handshakes.iter().map(|handshake| &handshake.label);
+        let handshakes = labels
+            .map(|label| (Arc::clone(label), metrics.handshake(label)))
             .collect();
         let state = shared.route(&settings.name);
         Route {
@@ -183,12 +197,17 @@ impl Route {
             lease: upstream.settings().timeout.saturating_add(LEASE_MARGIN),
             budget: Budget::new(settings.rate, &state.bucket, &shared.clock),
             places: state.places,
+            fetches: state.fetches,
+            confirm: settings.confirm,
             name: settings.name,
             host: settings.host,
             path: settings.path,
             methods: settings.methods,
             provider: settings.provider,
-            verifier: settings.verifier,
+            own_verifier: settings.verifier,
+            registration: settings
+                .register
+                .map(|register| Arc::new(Registration::new(register, state.brought))),
             upstream,
             forward_path: settings.forward_path,
             in_flight_max: settings.in_flight_max,
@@ -196,6 +215,7 @@ impl Route {
             rate: settings.rate,
             metrics,
             keys,
+            handshakes,
             body_bytes_max: settings.body_bytes_max,
         }
     }

@@ -14,7 +14,9 @@ use tokio::sync::Notify;
 use super::Active;
 use super::admit::{Bucket, Clients, Memory, Places};
 use super::refusal::Reason;
+use super::register::Brought;
 use crate::clock::Clock;
+use crate::fetch::{Allowance, Fetcher, World};
 use crate::observe::metrics::{self, Build, RouteMetrics, Watched};
 use crate::observe::{AccessLog, Metrics};
 use crate::store::ReplayStore;
@@ -28,6 +30,7 @@ pub struct Shared {
     pub(crate) access: AccessLog,
     pub(crate) store: Arc<dyn ReplayStore>,
     pub(crate) connector: Connector,
+    pub(crate) fetcher: Fetcher,
     pub(crate) clients: Clients,
     pub(crate) memory: Memory,
     /// Requests on their way, for the drain to wait for.
@@ -43,11 +46,13 @@ pub struct Shared {
 pub(crate) struct RouteState {
     pub(crate) bucket: Bucket,
     pub(crate) places: Places,
+    pub(crate) brought: Brought,
+    pub(crate) fetches: Allowance,
 }
 
 impl Shared {
-    /// The state at the start of a process.
-    pub fn new(clock: Clock, access: AccessLog, store: Arc<dyn ReplayStore>) -> Self {
+    /// The state at the start of a process. `world` is where published keys come from: the internet, except in tests.
+    pub fn new(clock: Clock, access: AccessLog, store: Arc<dyn ReplayStore>, world: World) -> Self {
         let build = Build {
             version: env!("CARGO_PKG_VERSION"),
             revision: option_env!("HOOKWARD_REVISION").unwrap_or("unknown"),
@@ -62,12 +67,14 @@ impl Shared {
         metrics.watch(Watched::ReplayCapacity, move || capacity);
         let log = access.clone();
         metrics.watch(Watched::LogLinesDropped, move || log.dropped());
+        let connector = Connector::new();
         Shared {
+            fetcher: Fetcher::new(world, &connector, metrics.fetches(), clock.clone()),
+            connector,
             unrouted: metrics.unrouted(),
             metrics,
             access,
             store,
-            connector: Connector::new(),
             clients: Clients::new(),
             memory,
             active: Places::default(),

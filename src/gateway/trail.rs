@@ -30,6 +30,8 @@ pub struct Trail {
     client: Option<IpAddr>,
     route: Option<Arc<Route>>,
     proven: Option<Proven>,
+    /// The handshake that it turned out to be.
+    handshake: Option<Arc<str>>,
     bytes_in: u64,
     bytes_out: u64,
     verify: Option<Duration>,
@@ -75,6 +77,7 @@ impl Trail {
             client: None,
             route: None,
             proven: None,
+            handshake: None,
             bytes_in: 0,
             bytes_out: 0,
             verify: None,
@@ -110,6 +113,10 @@ impl Trail {
             key_id: Arc::clone(permit.proof().key_id()),
             facts: facts.clone(),
         });
+    }
+
+    pub(super) fn met(&mut self, handshake: &Arc<str>) {
+        self.handshake = Some(Arc::clone(handshake));
     }
 
     pub(super) fn upstream_took(&mut self, time: Duration) {
@@ -176,6 +183,11 @@ impl Trail {
         {
             key.verified();
         }
+        if let (Some(route), Some(label)) = (&self.route, &self.handshake)
+            && let Some(handshake) = route.handshakes.get(label)
+        {
+            handshake.answered();
+        }
         shared.access.write(&self.record(shared, request, total));
     }
 
@@ -198,6 +210,7 @@ impl Trail {
             event_id: fact(|facts| &facts.event_id),
             event_type: fact(|facts| &facts.event_type),
             delivery_id: fact(|facts| &facts.delivery_id),
+            handshake: self.handshake.as_deref(),
             duplicate: self.outcome == Outcome::Duplicate,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

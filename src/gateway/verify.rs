@@ -7,14 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
-
 use super::Route;
-use super::refusal::Refusal;
+use super::refusal::{Reason, Refusal};
 use super::trail::Trail;
 use crate::clock::Clock;
 use crate::event::Permit;
-use crate::signature::Check;
+use crate::fetch::Fetcher;
+use crate::signature::{Check, Finished, Head};
 
 /// A verification under way.
 pub(crate) struct Verification<'a> {
@@ -25,11 +24,11 @@ pub(crate) struct Verification<'a> {
 }
 
 impl<'a> Verification<'a> {
-    /// Begins with the headers; the clock is read once, here.
-    pub(crate) fn begin(route: &'a Arc<Route>, headers: &HeaderMap, clock: &'a Clock) -> Self {
+    /// Begins with the head; the clock is read once, here.
+    pub(crate) fn begin(route: &'a Arc<Route>, head: Head<'_>, clock: &'a Clock) -> Self {
         let started = clock.moment();
         Verification {
-            check: route.verifier.begin(headers, clock.wall()),
+            check: route.verifier().begin(head, clock.wall()),
             spent: clock.moment().since(started),
             route,
             clock,
@@ -44,13 +43,33 @@ impl<'a> Verification<'a> {
     }
 
     /// Ends the verification: the only place where a permit comes from. `body` is all that [`update`](Self::update) saw.
+    /// Waits for the provider's published key where the scheme wants one and everything else has passed.
     ///
     /// # Errors
-    /// The verifier's reason, for the log alone.
-    pub(crate) fn permit(self, body: &[u8], trail: &mut Trail) -> Result<Permit, Refusal> {
+    /// The verifier's reason, for the log alone; [`Reason::KeyDown`](super::Reason::KeyDown) when the key cannot be reached.
+    pub(crate) async fn permit(self, body: &[u8], fetcher: &Fetcher, trail: &mut Trail) -> Result<Permit, Refusal> {
         let started = self.clock.moment();
-        let proof = self.check.finish(body);
-        trail.verify_took(self.spent.saturating_add(self.clock.moment().since(started)));
-        Ok(Permit::new(proof?, &self.route.name, &self.route.provider_id))
+        let finished = self.check.finish(body);
+        let mut spent = self.spent.saturating_add(self.clock.moment().since(started));
+        let proof = match finished {
+            Ok(Finished::Proven(proof)) => Ok(proof),
+            Ok(Finished::KeyWanted(wanted)) => {
+                // Boxed: it is rare, and its future is large.
+                let fetched = Box::pin(fetcher.fetch(wanted.source(), &self.route.fetches)).await;
+                let resumed = self.clock.moment();
+                let proof = fetched.map_err(Refusal::from);
+                let proof = proof.and_then(|key| wanted.resume(&key, body).map_err(Refusal::from));
+                spent = spent.saturating_add(self.clock.moment().since(resumed));
+                proof
+            }
+            Err(failure) => Err(failure.into()),
+        };
+        trail.verify_took(spent);
+        let proof = proof?;
+        if self.route.provider.handshakes.could_have_lent(body) {
+            // The signature may be our own, made for a stranger's challenge.
+            return Err(Reason::Mismatch.into());
+        }
+        Ok(Permit::new(proof, &self.route.name, &self.route.provider_id))
     }
 }

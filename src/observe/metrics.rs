@@ -20,8 +20,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 
-pub use handles::{InFlight, KeyMetrics, OpenConnection, RouteMetrics, UpstreamMetrics};
-pub use labels::{Attempt, Build, Limit, Outcome, Reason, Replay, Watched};
+pub use handles::{
+    FetchMetrics, HandshakeMetrics, InFlight, KeyMetrics, OpenConnection, RouteMetrics, UpstreamMetrics,
+};
+pub use labels::{Attempt, Build, Fetched, Limit, Outcome, Reason, Replay, Watched};
 
 use self::families::{Families, counter, gauge, labelled_counter, labelled_gauge, opts, register};
 use self::scraped::Watches;
@@ -108,6 +110,11 @@ impl Metrics {
     /// The handles of an upstream, for whoever builds it. Equal names give handles on the same counters.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         Arc::new(UpstreamMetrics::new(&self.families, name))
+    }
+
+    /// The handles of the fetcher of keys.
+    pub fn fetches(&self) -> FetchMetrics {
+        FetchMetrics::new(&self.families)
     }
 
     /// Counts a connection from outside as open until the returned guard is dropped.
@@ -244,6 +251,7 @@ mod tests {
             .into_iter()
             .for_each(|replay| handles.replayed(replay));
         handles.key("new").verified();
+        handles.handshake("hub.mode").answered();
         let upstream = metrics.upstream("app");
         [
             Attempt::Ok,
@@ -258,6 +266,16 @@ mod tests {
         [100, 200, 302, 404, 599, 600, u16::MAX, 0]
             .into_iter()
             .for_each(|status| upstream.answered(status));
+        let fetches = metrics.fetches();
+        [
+            Fetched::Ok,
+            Fetched::Refused,
+            Fetched::Absent,
+            Fetched::Unreachable,
+            Fetched::Limited,
+        ]
+        .into_iter()
+        .for_each(|fetched| fetches.ended(fetched));
         metrics.config_started(UnixMillis(1500));
         metrics.config_reloaded(UnixMillis(2500));
         metrics.config_refused();
@@ -308,6 +326,15 @@ mod tests {
                 1.0,
             ),
             ("hookward_verified_total{key_id=\"new\",route=\"r\"}".into(), 1.0),
+            ("hookward_key_fetches_total{result=\"ok\"}".into(), 1.0),
+            ("hookward_key_fetches_total{result=\"refused\"}".into(), 1.0),
+            ("hookward_key_fetches_total{result=\"absent\"}".into(), 1.0),
+            ("hookward_key_fetches_total{result=\"unreachable\"}".into(), 1.0),
+            ("hookward_key_fetches_total{result=\"limited\"}".into(), 1.0),
+            (
+                "hookward_handshakes_total{handshake=\"hub.mode\",route=\"r\"}".into(),
+                1.0,
+            ),
             (
                 "hookward_upstream_attempts_total{result=\"ok\",upstream=\"app\"}".into(),
                 1.0,

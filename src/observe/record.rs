@@ -72,6 +72,8 @@ pub struct Record<'a> {
     pub event_type: Option<&'a [u8]>,
     /// The provider's id of its attempt.
     pub delivery_id: Option<&'a [u8]>,
+    /// The handshake that was answered: what it was recognised by.
+    pub handshake: Option<&'a str>,
     /// Whether the event had been seen before.
     pub duplicate: bool,
     /// Bytes of body received.
@@ -110,6 +112,7 @@ impl<'a> Record<'a> {
             event_id: None,
             event_type: None,
             delivery_id: None,
+            handshake: None,
             duplicate: false,
             bytes_in: 0,
             bytes_out: 0,
@@ -207,6 +210,7 @@ trait Fields {
         self.string("event_id", record.event_id);
         self.string("event_type", record.event_type);
         self.string("delivery_id", record.delivery_id);
+        self.string("handshake", record.handshake.map(str::as_bytes));
         if record.duplicate {
             self.mark("duplicate");
         }
@@ -368,6 +372,7 @@ mod tests {
             event_id: Some(b"evt_1"),
             event_type: Some(b"push"),
             delivery_id: Some(b"72d3162e"),
+            handshake: Some("hub.mode"),
             duplicate: true,
             bytes_in: 1024,
             bytes_out: 19,
@@ -397,15 +402,15 @@ mod tests {
             line(&full(), Format::Text),
             "2026-11-23T14:02:11.123Z 200 duplicate dispatch/none POST /webhooks/github route=github provider=github \
              client=192.0.2.7 http=1.1 strength=verified key_id=new event_id=evt_1 event_type=push \
-             delivery_id=72d3162e duplicate=true bytes_in=1024 bytes_out=19 total=12.345ms verify=0.007ms \
+             delivery_id=72d3162e handshake=hub.mode duplicate=true bytes_in=1024 bytes_out=19 total=12.345ms verify=0.007ms \
              upstream=12.000ms server=[2001:db8::1]:3000 attempts=2\n"
         );
         let expected = json!({
             "time": "2026-11-23T14:02:11.123Z", "status": 200, "outcome": "duplicate", "stage": "dispatch",
             "reason": "none", "method": "POST", "path": "/webhooks/github", "route": "github", "provider": "github",
             "client": "192.0.2.7", "http": "1.1", "strength": "verified", "key_id": "new", "event_id": "evt_1",
-            "event_type": "push", "delivery_id": "72d3162e", "duplicate": true, "bytes_in": 1024, "bytes_out": 19,
-            "total_us": 12_345, "verify_us": 7, "upstream_us": 12_000, "server": "[2001:db8::1]:3000", "attempts": 2,
+            "event_type": "push", "delivery_id": "72d3162e", "handshake": "hub.mode", "duplicate": true,
+            "bytes_in": 1024, "bytes_out": 19, "total_us": 12_345, "verify_us": 7, "upstream_us": 12_000, "server": "[2001:db8::1]:3000", "attempts": 2,
         });
         assert_eq!(parsed(&full()), expected);
     }
@@ -455,6 +460,7 @@ mod tests {
             event_id: Some(&bytes),
             event_type: Some(&bytes),
             delivery_id: Some(&bytes),
+            handshake: Some(&text),
             bytes_in: u64::MAX,
             bytes_out: u64::MAX,
             total: Duration::MAX,

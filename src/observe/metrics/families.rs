@@ -26,11 +26,13 @@ pub(super) struct Families {
     pub(super) body_bytes: IntCounterVec,
     pub(super) in_flight: IntGaugeVec,
     pub(super) verified: IntCounterVec,
+    pub(super) handshakes: IntCounterVec,
     pub(super) replays: IntCounterVec,
     pub(super) limit_hits: IntCounterVec,
     pub(super) upstream_seconds: HistogramVec,
     pub(super) upstream_attempts: IntCounterVec,
     pub(super) upstream_answers: IntCounterVec,
+    pub(super) key_fetches: IntCounterVec,
 }
 
 impl Families {
@@ -64,6 +66,11 @@ impl Families {
                 &["route", "direction"],
             ),
             in_flight: labelled_gauge(registry, "in_flight", "Requests that are being worked on.", &["route"]),
+            handshakes: counter(
+                "handshakes_total",
+                "Questions of the provider's protocol that were answered, by what they are recognised by.",
+                &["route", "handshake"],
+            ),
             verified: counter(
                 "verified_total",
                 "Requests proven, by the id of the secret that proved them.",
@@ -90,6 +97,11 @@ impl Families {
                 "upstream_answers_total",
                 "Answers of upstreams, by class of status.",
                 &["upstream", "class"],
+            ),
+            key_fetches: counter(
+                "key_fetches_total",
+                "Fetches of keys that providers publish, by how they ended.",
+                &["result"],
             ),
         }
     }

@@ -11,7 +11,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::NONE;
 use super::families::Families;
-use super::labels::{Attempt, Limit, Outcome, Reason, Replay};
+use super::labels::{Attempt, Fetched, Limit, Outcome, Reason, Replay};
 
 /// The counters of one route.
 pub struct RouteMetrics {
@@ -30,6 +30,7 @@ pub struct RouteMetrics {
     limit_memory: IntCounter,
     limit_route_rate: IntCounter,
     verified: IntCounterVec,
+    handshakes: IntCounterVec,
 }
 
 impl RouteMetrics {
@@ -52,6 +53,7 @@ impl RouteMetrics {
             limit_memory: limit("memory"),
             limit_route_rate: limit("route_rate"),
             verified: families.verified.clone(),
+            handshakes: families.handshakes.clone(),
             route: route.to_owned(),
         }
     }
@@ -93,10 +95,26 @@ impl RouteMetrics {
         }
     }
 
+    /// The counter of one handshake, for whoever builds the route. `label` comes from the provider's file.
+    pub fn handshake(&self, label: &str) -> HandshakeMetrics {
+        HandshakeMetrics(self.handshakes.with_label_values(&[self.route.as_str(), label]))
+    }
+
     /// The counter of one secret, for whoever builds the route: shows which secrets still prove requests during a
     /// rotation. `key_id` is the configured name of the secret.
     pub fn key(&self, key_id: &str) -> KeyMetrics {
         KeyMetrics(self.verified.with_label_values(&[self.route.as_str(), key_id]))
+    }
+}
+
+/// The counter of one handshake of one route.
+#[derive(Clone)]
+pub struct HandshakeMetrics(IntCounter);
+
+impl HandshakeMetrics {
+    /// This handshake was answered.
+    pub fn answered(&self) {
+        self.0.inc();
     }
 }
 
@@ -226,6 +244,39 @@ impl UpstreamMetrics {
         let class = usize::from(status / 100).checked_sub(2);
         if let Some(counter) = class.and_then(|class| self.answers.get(class)) {
             counter.inc();
+        }
+    }
+}
+
+/// The counters of the fetcher of keys.
+pub struct FetchMetrics {
+    ok: IntCounter,
+    refused: IntCounter,
+    absent: IntCounter,
+    unreachable: IntCounter,
+    limited: IntCounter,
+}
+
+impl FetchMetrics {
+    pub(super) fn new(families: &Families) -> Self {
+        let result = |result| families.key_fetches.with_label_values(&[result]);
+        FetchMetrics {
+            ok: result("ok"),
+            refused: result("refused"),
+            absent: result("absent"),
+            unreachable: result("unreachable"),
+            limited: result("limited"),
+        }
+    }
+
+    /// One fetch ended, or was not allowed to begin.
+    pub fn ended(&self, fetched: Fetched) {
+        match fetched {
+            Fetched::Ok => self.ok.inc(),
+            Fetched::Refused => self.refused.inc(),
+            Fetched::Absent => self.absent.inc(),
+            Fetched::Unreachable => self.unreachable.inc(),
+            Fetched::Limited => self.limited.inc(),
         }
     }
 }

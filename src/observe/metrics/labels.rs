@@ -92,6 +92,21 @@ pub enum Attempt {
     BadAnswer,
 }
 
+/// How a fetch of a provider's published key ended, for `hookward_key_fetches_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// A key arrived.
+    Ok,
+    /// What arrived is no key, or led elsewhere.
+    Refused,
+    /// Nothing of that name is published.
+    Absent,
+    /// No connection, no name, a failing server, no answer in time.
+    Unreachable,
+    /// The route had asked too often; nothing was sent.
+    Limited,
+}
+
 /// A number that its owner keeps anyway and that is read when metrics are scraped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
