@@ -16,14 +16,17 @@ mod path;
 mod problem;
 #[cfg(test)]
 mod reference;
+mod register;
 mod reload;
 mod routes;
+pub mod settings;
 pub mod value;
 mod yaml;
 
-pub use build::{LogSettings, Plan, plan_file, plan_text, server_address};
+pub use build::{LogSettings, Plan, plan_file, plan_text, route_keys, server_address};
 pub use file::File;
 pub use load::{load, parse};
 pub use path::KeyPath;
 pub use problem::{Problem, Problems, Severity};
 pub use reload::{Placed, Reloaded, reload};
+pub use routes::RouteKeys;

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use super::file::{File, LogFormat, LogLevel, UpstreamFile};
 use super::path::KeyPath;
 use super::problem::Problems;
-use super::routes::{self, bytes, rate};
+use super::routes::{self, RouteKeys, bytes, rate};
 use super::value::Switch;
 use super::{load, parse};
 use crate::clock::{Clock, UnixMillis};
+use crate::fetch::World;
 use crate::gateway::{ClientSettings, GatewaySettings, Guard, Rules, Shared};
 use crate::observe::{AccessLog, Format};
 use crate::providers::Provider;
@@ -53,8 +54,13 @@ const HEAD_BYTES_MIN: u64 = 1024;
 impl Plan {
     /// The guard this plan describes: its first rules, over a memory of events that begins empty.
     pub fn guard(&self, clock: Clock, access: AccessLog) -> Arc<Guard> {
+        self.guard_in(World::internet(), clock, access)
+    }
+
+    /// The same guard in another world than the internet, for tests: keys that providers publish come from there.
+    pub fn guard_in(&self, world: World, clock: Clock, access: AccessLog) -> Arc<Guard> {
         let store = Arc::new(MemoryReplay::new(clock.clone(), self.replay_entries));
-        let shared = Arc::new(Shared::new(clock, access, store));
+        let shared = Arc::new(Shared::new(clock, access, store, world));
         shared.metrics().config_started(shared.clock().wall());
         let rules = Rules::build(self.gateway.clone(), &shared, None);
         Arc::new(Guard::new(shared, rules))
@@ -71,6 +77,17 @@ pub fn plan_file(path: &Path, now: UnixMillis) -> (Option<Plan>, Problems) {
 pub fn plan_text(name: &str, text: &str, now: UnixMillis) -> (Option<Plan>, Problems) {
     let (file, problems) = parse(name, text);
     finish(file, problems, now)
+}
+
+/// What verifies on each route of the file at `path`; routes whose provider or secrets are not there are left out and
+/// reported.
+pub fn route_keys(path: &Path, now: UnixMillis) -> (Vec<RouteKeys>, Problems) {
+    let (file, mut problems) = load(path);
+    let keys = file.map(|file| {
+        let schemes = own_schemes(&file, &mut problems);
+        routes::keys(&file, &schemes, &mut problems, now)
+    });
+    (keys.unwrap_or_default(), problems)
 }
 
 fn finish(file: Option<File>, mut problems: Problems, now: UnixMillis) -> (Option<Plan>, Problems) {
@@ -156,7 +173,10 @@ fn own_schemes(file: &File, problems: &mut Problems) -> BTreeMap<String, Arc<Pro
                 schemes.insert(name.as_str().to_owned(), Arc::new(provider));
             }
             Err(error) => {
-                let at = error.key.split('.').fold(path, |path, key| path.key(key));
+                let at = error.key.split('.').fold(path, |path, key| match key.parse() {
+                    Ok(index) => path.index(index),
+                    Err(_) => path.key(key),
+                });
                 let problem = problems.error(&at, error.problem);
                 if let Some(suggestion) = error.suggestion {
                     problem.suggest(suggestion);

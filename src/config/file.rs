@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::settings::SettingFile;
 use super::value::{Address, Count, Date, Method, Name, Network, Rate, Size, Span, Switch, Written};
 use crate::providers::ProviderFile;
 
@@ -173,11 +174,18 @@ pub struct RouteFile {
     /// What verifies; any of them may have signed.
     #[serde(default)]
     pub secrets: Vec<SecretFile>,
+    /// Waits for the first secret, which the provider brings along itself.
+    pub register: Option<RegisterFile>,
     /// Allows secrets under [`SECRET_BYTES_MIN`](crate::secret::SECRET_BYTES_MIN) bytes.
     #[serde(default)]
     pub short_secrets: bool,
     /// Largest distance between a signed timestamp and the clock; absent: the provider's.
     pub tolerance: Option<Span>,
+    /// The URL under which the provider reaches this route; for those that sign it or compute with it.
+    pub public_url: Option<String>,
+    /// What the provider's scheme and handshakes ask for by name.
+    #[serde(default)]
+    pub settings: BTreeMap<String, SettingFile>,
     /// One of `upstreams`.
     pub upstream: String,
     /// The path the upstream sees; absent: the path as received.
@@ -188,6 +196,9 @@ pub struct RouteFile {
     /// How long a repeat is recognised, or `off`.
     #[serde(default)]
     pub replay: Switch<RouteReplayFile>,
+    /// Confirms subscriptions that the provider asks about; otherwise the question goes to the upstream.
+    #[serde(default)]
+    pub confirm: bool,
 }
 
 /// `routes[].secrets[]`: one secret; exactly one of `env`, `file` and `value` says where it is.
@@ -204,6 +215,16 @@ pub struct SecretFile {
     pub id: Option<Name>,
     /// From this instant on the secret no longer verifies.
     pub until: Option<Date>,
+}
+
+/// `routes[].register`: the wait for a secret that the first request brings.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterFile {
+    /// From this instant on none is taken.
+    pub until: Date,
+    /// The `file` of one of the route's secrets, which is not there yet.
+    pub into: PathBuf,
 }
 
 /// `routes[].limits`: what one route may take.

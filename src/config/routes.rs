@@ -11,14 +11,64 @@ use std::time::Duration;
 use super::file::{File, RouteFile, SecretFile};
 use super::path::KeyPath;
 use super::problem::Problems;
+use super::register::{self, Listed};
+use super::settings;
 use super::value::{Count, Rate as TypedRate, Switch};
 use crate::clock::UnixMillis;
-use crate::gateway::{Rate, ReplayPolicy, RouteSettings, loosest_path};
+use crate::gateway::{Rate, RegisterSettings, ReplayPolicy, RouteSettings, loosest_path};
 use crate::nearest::nearest;
 use crate::providers::{EventId, Provider, builtin};
 use crate::secret::{Secret, SecretSource};
 use crate::signature::{KeyError, KeyedSecret, Verifier, VerifierOptions};
 use crate::store::REPLAY_KEYS_MAX;
+
+/// What verifies on one route, before it becomes a verifier: for whoever has to try something else.
+pub struct RouteKeys {
+    /// The route's name.
+    pub name: String,
+    /// The only host it answers to.
+    pub host: Option<String>,
+    /// Its exact path.
+    pub path: String,
+    /// Who sends.
+    pub provider: Arc<Provider>,
+    /// The secrets, as they are configured.
+    pub secrets: Vec<KeyedSecret>,
+    /// What the route says beyond the provider's scheme.
+    pub options: VerifierOptions,
+}
+
+impl RouteKeys {
+    fn of(route: &RouteFile, provider: Arc<Provider>, secrets: Vec<KeyedSecret>, options: VerifierOptions) -> Self {
+        RouteKeys {
+            name: route.name.as_str().to_owned(),
+            host: route.host.clone(),
+            path: route.path.clone(),
+            provider,
+            secrets,
+            options,
+        }
+    }
+}
+
+/// The keys of every route whose provider and secrets are there, whatever else is wrong with the file.
+pub(super) fn keys(
+    file: &File,
+    schemes: &BTreeMap<String, Arc<Provider>>,
+    problems: &mut Problems,
+    now: UnixMillis,
+) -> Vec<RouteKeys> {
+    let each = file.routes.iter().enumerate();
+    each.filter_map(|(index, route)| {
+        let path = KeyPath::root().key("routes").index(index);
+        let provider = provider(route, &path, schemes, problems)?;
+        let secrets = secrets(route, Some(&provider), &path, problems, now);
+        let options = options(route, &path, &provider, problems);
+        let there = secrets?.into_iter().filter_map(|listed| listed.there());
+        Some(RouteKeys::of(route, provider, there.collect(), options?))
+    })
+    .collect()
+}
 
 /// Builds every route that has no error; reports those of all.
 pub(super) fn build(
@@ -63,15 +113,19 @@ fn build_one(
         problems.error(&path.key("limits").key("body"), message);
     }
     // Looked at even when the provider is unknown: all problems at once.
-    let secrets = secrets(route, path, problems, now);
-    let provider = provider(route, path, schemes, problems)?;
+    let provider = provider(route, path, schemes, problems);
+    let secrets = secrets(route, provider.as_deref(), path, problems, now);
+    let provider = provider?;
     let replay = replay(route, path, &provider, problems);
     if matches!(provider.event.id, EventId::Unsigned(_)) && route.secrets.len() > REPLAY_KEYS_MAX {
         let message =
             format!("has more than {REPLAY_KEYS_MAX} secrets, which is more than one event can be remembered by");
         problems.error(&path.key("secrets"), message);
     }
-    let verifier = verifier(route, path, &provider, secrets?, problems)?;
+    register::check(route, path, &provider, problems, now);
+    let options = options(route, path, &provider, problems)?;
+    let (verifier, register) = verifier(route, path, &provider, secrets?, options, problems)?;
+    let confirm = confirm(route, path, &provider, problems);
     Some(RouteSettings {
         name: route.name.as_str().into(),
         host: route.host.as_ref().map(|host| host.to_ascii_lowercase()),
@@ -79,13 +133,24 @@ fn build_one(
         methods: route.methods.iter().map(|method| method.0.clone()).collect(),
         provider,
         verifier: Arc::new(verifier),
+        register,
         upstream: route.upstream.clone(),
         forward_path: route.forward_path.clone(),
         rate: rate(route.limits.rate, route.limits.burst),
         body_bytes_max: bytes(route.limits.body.0),
         in_flight_max: route.limits.in_flight.0.get() as usize,
         replay,
+        confirm,
     })
+}
+
+/// Whether the route confirms subscriptions; a problem where nobody asks for it.
+fn confirm(route: &RouteFile, path: &KeyPath, provider: &Provider, problems: &mut Problems) -> bool {
+    if route.confirm && !provider.scheme.asks_consent() {
+        let message = "has no effect: this provider never asks for a confirmation that can be given here";
+        problems.error(&path.key("confirm"), message);
+    }
+    route.confirm
 }
 
 fn provider(
@@ -195,17 +260,35 @@ fn overlaps(file: &File, problems: &mut Problems) {
 }
 
 /// Reads every secret of a route; `None` when one of them is not there.
-fn secrets(route: &RouteFile, path: &KeyPath, problems: &mut Problems, now: UnixMillis) -> Option<Vec<KeyedSecret>> {
+/// A provider that publishes its keys needs none.
+fn secrets(
+    route: &RouteFile,
+    provider: Option<&Provider>,
+    path: &KeyPath,
+    problems: &mut Problems,
+    now: UnixMillis,
+) -> Option<Vec<Listed>> {
     let path = path.key("secrets");
+    if route.secrets.is_empty() && provider.is_some_and(|provider| !provider.scheme.needs_secrets()) {
+        return Some(Vec::new());
+    }
     if route.secrets.is_empty() {
         let problem = problems.error(&path, "has no secret, so nothing could be verified");
         problem.suggest("secrets: [{ env: GITHUB_WEBHOOK_SECRET }]");
         return None;
     }
     let each = route.secrets.iter().enumerate();
-    let read = each.map(|(index, secret)| read_secret(index, secret, &path.index(index), problems, now));
+    let read = each.map(|(index, secret)| {
+        if register::awaits(route, secret.file.as_deref(), now) {
+            return Some(Listed::Awaited(
+                key_id(index, secret),
+                secret.until.map(|until| until.0),
+            ));
+        }
+        read_secret(index, secret, &path.index(index), problems, now).map(Listed::There)
+    });
     // Every one is looked at before any is missed.
-    let read: Vec<Option<KeyedSecret>> = read.collect();
+    let read: Vec<Option<Listed>> = read.collect();
     if route
         .secrets
         .iter()
@@ -248,11 +331,28 @@ fn read_secret(
             return None;
         }
     };
-    let position = index.saturating_add(1).to_string();
     Some(KeyedSecret {
-        id: file.id.as_ref().map_or(position.as_str(), |id| id.as_str()).into(),
+        id: key_id(index, file),
         secret,
         until: file.until.map(|until| until.0),
+    })
+}
+
+/// The name of a secret: the given one, or its position.
+fn key_id(index: usize, file: &SecretFile) -> Arc<str> {
+    let position = index.saturating_add(1).to_string();
+    file.id.as_ref().map_or(position.as_str(), |id| id.as_str()).into()
+}
+
+/// What the route says beyond the provider's scheme.
+fn options(route: &RouteFile, path: &KeyPath, provider: &Provider, problems: &mut Problems) -> Option<VerifierOptions> {
+    let public_url = settings::public_url(route, path, provider, problems);
+    let settings = settings::settings(route, path, provider, problems);
+    Some(VerifierOptions {
+        tolerance: route.tolerance.map(|span| span.0),
+        allow_short: route.short_secrets,
+        public_url: public_url?,
+        settings: settings?,
     })
 }
 
@@ -260,17 +360,18 @@ fn verifier(
     route: &RouteFile,
     path: &KeyPath,
     provider: &Provider,
-    secrets: Vec<KeyedSecret>,
+    secrets: Vec<Listed>,
+    options: VerifierOptions,
     problems: &mut Problems,
-) -> Option<Verifier> {
-    let options = VerifierOptions {
-        tolerance: route.tolerance.map(|span| span.0),
-        allow_short: route.short_secrets,
-    };
-    match Verifier::new(Arc::clone(&provider.scheme), secrets, options) {
-        Ok(verifier) => Some(verifier),
+) -> Option<(Verifier, Option<RegisterSettings>)> {
+    match register::verifiers(&provider.scheme, secrets, options, route.register.as_ref()) {
+        Ok(verifiers) => Some(verifiers),
         Err(error @ KeyError::Tolerance(_)) => {
             problems.error(&path.key("tolerance"), error.to_string());
+            None
+        }
+        Err(error @ KeyError::Setting { .. }) => {
+            problems.error(&path.key("settings"), error.to_string());
             None
         }
         Err(error) => {
