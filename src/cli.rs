@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `providers`, `sign`, `send`.
+//! The command line: `run`, `check`, `providers`, `sign`, `send`, `explain`.
 //!
 //! Every command is a file in `cli/`. Exit codes: 0 success; 1 it did not work; 2 wrong usage; 78 (`EX_CONFIG` of
 //! sysexits) a configuration that must not start. What a command reports goes to standard output, what went wrong
@@ -7,6 +7,7 @@
 
 mod check;
 mod client;
+mod explain;
 mod providers;
 mod run;
 mod send;
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::secret::{Secret, SecretSource};
 
@@ -45,6 +46,8 @@ enum Command {
     Sign(sign::Sign),
     /// Send a signed webhook, or a bad one, and show the answer
     Send(send::Send),
+    /// Say why a captured request is refused
+    Explain(explain::Explain),
 }
 
 /// Parses the command line, runs the command and says how it ended.
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Providers(providers) => providers.execute(),
         Command::Sign(sign) => sign.execute(),
         Command::Send(send) => send.execute(),
+        Command::Explain(explain) => explain.execute(),
     };
     result.unwrap_or_else(|problem| {
         complain(format_args!("hookward: {problem:#}\n"));
@@ -81,7 +85,7 @@ fn complain(text: impl Display) {
 
 /// Where a signing secret comes from.
 #[derive(Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct SecretArgs {
     /// The secret itself (other users of the machine can see it in the process list)
     #[arg(long, value_name = "TEXT")]
@@ -92,6 +96,13 @@ struct SecretArgs {
     /// An environment variable with the secret
     #[arg(long, value_name = "NAME")]
     secret_env: Option<String>,
+}
+
+/// Makes one of [`SecretArgs`] required.
+fn secret_required() -> ArgGroup {
+    ArgGroup::new("signing")
+        .args(["secret", "secret_file", "secret_env"])
+        .required(true)
 }
 
 impl SecretArgs {

@@ -27,6 +27,7 @@ pub mod server;
 pub mod gateway;
 
 pub mod event;
+pub mod fetch;
 pub mod providers;
 pub mod signature;
 pub mod store;

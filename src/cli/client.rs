@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use http::{HeaderName, Uri};
+use http::{HeaderMap, Uri};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -22,7 +22,7 @@ pub(super) struct Answer {
 }
 
 /// Posts `body` to `url`.
-pub(super) fn post(url: &str, headers: &[(HeaderName, String)], body: &[u8]) -> anyhow::Result<Answer> {
+pub(super) fn post(url: &str, headers: &HeaderMap, body: &[u8]) -> anyhow::Result<Answer> {
     let uri: Uri = url.parse().with_context(|| format!("{url:?} is no address"))?;
     if uri.scheme_str() != Some("http") {
         bail!("{url:?} must begin with http://");
@@ -39,7 +39,10 @@ pub(super) fn post(url: &str, headers: &[(HeaderName, String)], body: &[u8]) -> 
         body.len()
     );
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        head.push_str(&format!(
+            "{name}: {}\r\n",
+            value.to_str().context("a header is no text")?
+        ));
     }
     head.push_str("connection: close\r\n\r\n");
     // A gateway may refuse before it has read everything; what it says is in its answer.

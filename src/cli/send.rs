@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use http::HeaderName;
+use http::HeaderMap;
 
-use super::{SecretArgs, client, say, sign};
+use super::{SecretArgs, client, say, secret_required, sign};
 use crate::clock::{Clock, UnixMillis};
+use crate::signature::Draft;
 
 /// How old a stale event is signed to be.
 const STALE: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Args)]
+#[command(group = secret_required())]
 pub(super) struct Send {
     /// A built-in provider
     provider: String,
@@ -26,6 +28,8 @@ pub(super) struct Send {
     /// A body of your own, byte for byte (default: a typical event)
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
+    #[command(flatten)]
+    scheme: sign::SchemeArgs,
     #[command(flatten)]
     fault: Fault,
 }
@@ -58,14 +62,27 @@ impl Send {
             Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
             None => sample.body.to_vec(),
         };
-        let mut headers = sample.headers;
-        headers.extend(sign::sign(
-            &provider,
-            &self.secret.read()?,
-            &format!("msg_{id}"),
-            signed_at,
-            &body,
-        )?);
+        let mut headers = HeaderMap::new();
+        for (name, value) in sample.headers {
+            headers.insert(name, value.try_into()?);
+        }
+        let (settings, public_url) = self.scheme.read(&self.url)?;
+        let draft = Draft {
+            method: "POST",
+            target: public_url.path_and_query(),
+            headers: &headers,
+            body: &body,
+            public_url: Some(&public_url),
+            settings: &settings,
+            id: &format!("msg_{id}"),
+            now: signed_at,
+        };
+        let signed = sign::sign(&provider, &self.secret.read()?, &draft)?;
+        let url = sign::with_query(&self.url, signed.query.as_deref());
+        for (name, value) in signed.headers {
+            headers.insert(name, value.try_into()?);
+        }
+        body = signed.body.unwrap_or(body);
         if self.fault.forge {
             forge(&mut body);
         }
@@ -81,12 +98,12 @@ impl Send {
             _ => say("Sending a genuine event.")?,
         }
         let bad = self.fault.forge || (self.fault.stale && stamped);
-        let first = exchange(&clock, &self.url, &headers, &body, if bad { "401" } else { "a 2xx" })?;
+        let first = exchange(&clock, &url, &headers, &body, if bad { "401" } else { "a 2xx" })?;
         let mut as_expected = if bad { first == 401 } else { (200..300).contains(&first) };
         if self.fault.replay {
             say("Sending the very same request again.")?;
             let expected = format!("{first} again, and nothing new at the backend");
-            as_expected &= exchange(&clock, &self.url, &headers, &body, &expected)? == first;
+            as_expected &= exchange(&clock, &url, &headers, &body, &expected)? == first;
         }
         Ok(if as_expected {
             ExitCode::SUCCESS
@@ -104,13 +121,7 @@ fn forge(body: &mut Vec<u8>) {
     }
 }
 
-fn exchange(
-    clock: &Clock,
-    url: &str,
-    headers: &[(HeaderName, String)],
-    body: &[u8],
-    expected: &str,
-) -> anyhow::Result<u16> {
+fn exchange(clock: &Clock, url: &str, headers: &HeaderMap, body: &[u8], expected: &str) -> anyhow::Result<u16> {
     let started = clock.moment();
     let answer = client::post(url, headers, body)?;
     let took = clock.moment().since(started);
