@@ -1,7 +1,7 @@
 # Builds, runs and tests Hookward. Rust, a C compiler and make have to be there; the rest is installed (.ci/setup).
 
 # Beside what Cargo builds: the tests look for it there.
-VENDORS := $(or $(CARGO_TARGET_DIR),target)/vendors
+SDKS := $(or $(CARGO_TARGET_DIR),target)/sdk
 
 .PHONY: run test bench setup-build setup-test
 
@@ -10,7 +10,7 @@ run: setup-build
 	cargo run --release --locked -- run conf/quickstart.yaml
 
 # Everything: units, vectors, the gateway in process and as a process, the example, the documentation.
-test: setup-test $(VENDORS)/ready
+test: setup-test $(SDKS)/ready
 	cargo test --locked
 
 # The release build beside other proxies; results with the machine they were taken on.
@@ -23,11 +23,11 @@ setup-build:
 setup-test:
 	@.ci/setup cmake curl promtool python3 venv node npm
 
-# The vendors' own signing code, in the versions that tests/vendors/ names.
-$(VENDORS)/ready: tests/vendors/requirements.txt tests/vendors/package.json | setup-test
-	rm -rf $(VENDORS)
-	python3 -m venv $(VENDORS)/python
-	$(VENDORS)/python/bin/pip install --quiet --disable-pip-version-check -r tests/vendors/requirements.txt
-	cp tests/vendors/package.json $(VENDORS)
-	cd $(VENDORS) && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+# The signing code of providers, in the versions that tests/sdk/ names.
+$(SDKS)/ready: tests/sdk/requirements.txt tests/sdk/package.json | setup-test
+	rm -rf $(SDKS)
+	python3 -m venv $(SDKS)/python
+	$(SDKS)/python/bin/pip install --quiet --disable-pip-version-check -r tests/sdk/requirements.txt
+	cp tests/sdk/package.json $(SDKS)
+	cd $(SDKS) && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@

@@ -1,6 +1,7 @@
 //! The program itself, as a process: what it says, how it ends, what it obeys, and what it never tells.
 
 mod commands;
+mod explain;
 mod operators;
 mod run;
 mod secrecy;

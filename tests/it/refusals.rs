@@ -7,7 +7,9 @@ use std::time::Duration;
 use hookward::clock::UnixMillis;
 use hookward::gateway::{Connection, Reason};
 
-use crate::harness::{Act, Client, Conf, Event, Gateway, NOW, SECRET, Upstream, bare, until};
+use crate::harness::{
+    Act, Client, Conf, Event, Gateway, NOW, SECRET, Sns, Upstream, bare, sns_event, sns_message, until,
+};
 
 /// An hour after the gateway has started: the secret of one route has expired.
 const LATER: UnixMillis = UnixMillis(NOW.0 + 3_600_000);
@@ -120,6 +122,23 @@ impl Tour {
         }
     }
 
+    /// What needs a provider that publishes its key, and does not.
+    async fn published_keys(&mut self, conf: &Conf) {
+        let sns = Sns::start().await;
+        let gateway = Gateway::start_in(sns.world(), &Sns::route(conf.clone(), "confirm: true").yaml()).await;
+        let event = |kind: &str, id: &str| sns_event(sns_message(kind, id)).bytes();
+        sns.answers(503);
+        self.send(&gateway, Reason::KeyDown, &event("Notification", "1")).await;
+        sns.answers(200);
+        gateway.clock.advance(Duration::from_secs(5));
+        let mut client = Client::connect(gateway.address).await;
+        client.send(&event("Notification", "1")).await;
+        assert_eq!(client.answer().await.status, 200);
+        sns.answers(503);
+        self.send(&gateway, Reason::ConfirmDown, &event("SubscriptionConfirmation", "2"))
+            .await;
+    }
+
     /// What needs another request to be in the way.
     async fn crowded(&mut self, gateway: &Gateway, upstream: &Upstream) {
         let mut first = Client::connect(gateway.address).await;
@@ -212,6 +231,7 @@ async fn every_reason_is_met_by_a_real_request() {
         .app("timeout: 300ms")
         .top("client: { head_timeout: 300ms, body_timeout: 300ms }");
     tour.slow_requests(&Gateway::start(&hasty.yaml()).await).await;
+    tour.published_keys(&small).await;
     let full = Gateway::start(&small.clone().top("replay: { entries: 1 }").yaml()).await;
     let rated = Gateway::start(&small.limits("client_rate: 1/m, client_burst: 1").yaml()).await;
     for (gateway, reason) in [(&full, Reason::StoreDown), (&rated, Reason::ClientRate)] {

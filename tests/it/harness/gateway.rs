@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use hookward::clock::{ManualClock, UnixMillis};
 use hookward::config::{Plan, plan_text};
+use hookward::fetch::World;
 use hookward::gateway::{Guard, Rules};
 use hookward::observe::{AccessLog, Format};
 use hookward::providers::builtin;
@@ -35,19 +36,25 @@ pub struct Gateway {
 impl Gateway {
     /// Starts a gateway; `yaml` has everything but `listen` and `admin`.
     pub async fn start(yaml: &str) -> Gateway {
-        Gateway::from_plan(plan(yaml).unwrap_or_else(|told| panic!("{told}"))).await
+        Gateway::start_in(World::internet(), yaml).await
+    }
+
+    /// Starts a gateway in another world than the internet, where published keys come from.
+    pub async fn start_in(world: World, yaml: &str) -> Gateway {
+        let plan = plan(yaml).unwrap_or_else(|told| panic!("{told}"));
+        Gateway::from_plan(plan, world).await
     }
 
     /// Starts a gateway, unless its configuration has errors.
     pub async fn try_start(yaml: &str) -> Option<Gateway> {
-        Some(Gateway::from_plan(plan(yaml).ok()?).await)
+        Some(Gateway::from_plan(plan(yaml).ok()?, World::internet()).await)
     }
 
-    async fn from_plan(plan: Plan) -> Gateway {
+    async fn from_plan(plan: Plan, world: World) -> Gateway {
         let clock = ManualClock::at(NOW);
         let log = Log::default();
         let access = AccessLog::to(Format::Json, log.clone()).unwrap();
-        let guard = plan.guard(clock.clock(), access);
+        let guard = plan.guard_in(world, clock.clock(), access);
         guard.rules().look_up().await;
         let bound = Bound::new(&plan.server).unwrap();
         let (address, admin) = (bound.listen()[0], bound.admin().unwrap());
@@ -65,7 +72,11 @@ impl Gateway {
 
     /// Puts another configuration in force, as a reload does.
     pub fn reload(&self, yaml: &str) {
-        let plan = plan(yaml).unwrap_or_else(|told| panic!("{told}"));
+        self.put_in_force(plan(yaml).unwrap_or_else(|told| panic!("{told}")));
+    }
+
+    /// The same with one that was read before.
+    pub fn put_in_force(&self, plan: Plan) {
         let rules = Rules::build(plan.gateway, self.guard.shared(), Some(&self.guard.rules()));
         self.guard.replace(rules);
     }

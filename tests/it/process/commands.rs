@@ -27,6 +27,77 @@ async fn providers_are_listed_and_described() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn providers_are_found_by_what_is_known_of_them() {
+    // Among hundreds, a list alone is no answer.
+    let filtered = hookward(&["providers", "--filter", "ED25519"]).await;
+    assert!(
+        filtered.stdout.lines().count() >= 3 && filtered.stdout.contains("discord"),
+        "{}",
+        filtered.stdout
+    );
+    let none = hookward(&["providers", "--filter", "no such thing"]).await;
+    assert_eq!((none.code, none.stdout.as_str()), (Some(1), ""));
+    let json = hookward(&["providers", "--proves", "authenticated", "--json"]).await;
+    let json: Vec<serde_json::Value> = serde_json::from_str(&json.stdout).unwrap();
+    assert!(json.len() > 30 && json.iter().all(|line| line["strength"] == "authenticated"));
+    let one = hookward(&["providers", "meta", "--json"]).await;
+    let one: serde_json::Value = serde_json::from_str(&one.stdout).unwrap();
+    assert_eq!(
+        (&one["signs_with"], &one["settings"][0]),
+        (&"hmac-sha256".into(), &"verify_token".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_to_paste_is_one() {
+    // The first thing that somebody tries would be a list of problems.
+    for provider in builtin().iter() {
+        let shown = hookward(&["providers", &provider.id]).await;
+        let (_, route) = shown.stdout.split_once("A route to paste:\n\n").unwrap();
+        let file: serde_yaml::Value = serde_yaml::from_str(&format!("routes:\n{route}")).unwrap();
+        let keys = file["routes"][0].as_mapping().unwrap();
+        assert_eq!(keys["provider"], provider.id);
+        assert_eq!(
+            keys.contains_key("public_url"),
+            provider.scheme.needs_public_url() || provider.handshakes.use_url()
+        );
+        assert_eq!(
+            keys.contains_key("settings"),
+            !provider.settings.is_empty(),
+            "{}",
+            provider.id
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_about_providers_are_what_the_program_says() {
+    // The documentation would promise providers that are not there, or hide what they prove.
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let page = hookward(&["providers", "--markdown"]).await.stdout;
+    let table = hookward(&["providers", "--summary"]).await.stdout;
+    let (begin, end) = ("`hookward providers --summary` -->\n", "<!-- end of providers -->");
+    let readme = std::fs::read_to_string(format!("{root}README.md")).unwrap();
+    let (before, rest) = readme.split_once(begin).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let pages = [
+        ("docs/providers.md", page),
+        ("README.md", format!("{before}{begin}{table}{end}{after}")),
+    ];
+    for (name, wanted) in pages {
+        let path = format!("{root}{name}");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        }
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            there == wanted,
+            "{name} is not what the program says; UPDATE=1 writes it"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_has_seen_enough_is_no_failure() {
     // `hookward providers | head -1` must not end in a panic and a report of its insides.
     let body = TestFile::new("body.json", "{}");

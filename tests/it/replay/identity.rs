@@ -64,7 +64,7 @@ async fn a_stripped_signature_does_not_make_an_event_new() {
     const WHSEC_OLD: &str = "whsec_dGhlLW9sZC1zZWNyZXQtb2YtdGhlLXJvdXRl";
     let upstream = Upstream::ok().await;
     let both = |new: &str, old: &str| format!("secrets: [{{ value: \"{new}\" }}, {{ value: \"{old}\" }}]");
-    let schemes = "schemes: { house: { scheme: { mac: hmac-sha256, key: utf8, message: \"{body}\", \
+    let schemes = "schemes: { house: { scheme: { algorithm: hmac-sha256, key: utf8, message: \"{body}\", \
                    signature: { header: x-house, format: list, separator: \" \", encoding: hex } } } }";
     let conf = Conf::to(upstream.address)
         .top(schemes)
