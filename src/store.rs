@@ -21,8 +21,11 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 pub use memory::MemoryReplay;
+pub use sqlite::SqliteReplay;
+pub(crate) use sqlite::{REPLAY_TABLES, ReplayExpiry, Restored, Settlement};
 
 mod memory;
+mod sqlite;
 #[cfg(test)]
 mod suite;
 
@@ -236,6 +239,16 @@ impl Claim {
     pub fn settle(mut self, status: u16, keep: Duration) -> impl Future<Output = Result<Settled, StoreError>> + Send {
         self.open = false;
         async move { self.store.settle(&self.keys, self.token, status, keep).await }
+    }
+
+    /// Hands the duty to end this claim over to `store`, with what identifies it there; gives the claim back when it
+    /// is another store's.
+    pub(crate) fn hand_over(mut self, store: &Arc<impl ReplayStore>) -> Result<(ReplayKeys, Token), Claim> {
+        if !std::ptr::addr_eq(Arc::as_ptr(&self.store), Arc::as_ptr(store)) {
+            return Err(self);
+        }
+        self.open = false;
+        Ok((self.keys.clone(), self.token))
     }
 
     /// The event was not taken; its next copy is new. `outcome` is the status that waiting copies share, `None` when

@@ -57,6 +57,46 @@ impl MemoryReplay {
         }
     }
 
+    /// Claims, or tells what is known.
+    pub(super) fn take(&self, keys: &ReplayKeys, lease: Duration) -> Result<Found, StoreError> {
+        self.with_room(|| self.try_claim(keys, lease))
+    }
+
+    /// Settles, or tells that another claim took over.
+    pub(super) fn finish(
+        &self,
+        keys: &ReplayKeys,
+        token: Token,
+        status: u16,
+        keep: Duration,
+    ) -> Result<Settled, StoreError> {
+        self.with_room(|| self.try_settle(keys, token, status, keep))
+    }
+
+    /// Whether another claim, or a done event, has got hold of one of the keys since `token` did.
+    pub(super) fn is_overtaken(&self, keys: &ReplayKeys, token: Token) -> bool {
+        let mut locked = self.lock(keys);
+        locked.runs().any(|(shard, run)| {
+            let other = |key| shard.state(key).is_some_and(|state| !state.is_held_by(token));
+            run.iter().any(other)
+        })
+    }
+
+    /// Puts back what another life of the store knew, for what is left of its time. What was promised to be known is
+    /// known even beyond the capacity.
+    pub(super) fn restore(&self, keys: &ReplayKeys, status: u16, left: Duration) {
+        let mut locked = self.lock(keys);
+        let ends = locked.now.plus(left);
+        let mut added = 0;
+        for (shard, run) in locked.runs() {
+            for key in run {
+                added += u64::from(shard.state(key).is_none());
+                shard.put(key, ends, State::Done { status });
+            }
+        }
+        self.entries.fetch_add(added, Ordering::Relaxed);
+    }
+
     /// Claims, or tells what is known; `None` when the event is new and there is no place for it.
     fn try_claim(&self, keys: &ReplayKeys, lease: Duration) -> Option<Found> {
         let mut locked = self.lock(keys);
@@ -170,11 +210,7 @@ impl MemoryReplay {
 #[async_trait]
 impl ReplayStore for MemoryReplay {
     async fn claim(self: Arc<Self>, keys: &ReplayKeys, lease: Duration) -> Result<Claimed, StoreError> {
-        Ok(match self.with_room(|| self.try_claim(keys, lease))? {
-            Found::New(token) => Claimed::New(Claim::new(self, keys.clone(), token)),
-            Found::InFlight(waiting) => Claimed::InFlight(Waiter::new(outcome(waiting))),
-            Found::Done(status) => Claimed::Done { status },
-        })
+        Ok(self.take(keys, lease)?.claimed(self, keys))
     }
 
     async fn settle(
@@ -184,7 +220,7 @@ impl ReplayStore for MemoryReplay {
         status: u16,
         keep: Duration,
     ) -> Result<Settled, StoreError> {
-        self.with_room(|| self.try_settle(keys, token, status, keep))
+        self.finish(keys, token, status, keep)
     }
 
     fn release(&self, keys: &ReplayKeys, token: Token, outcome: Option<u16>) {
@@ -224,10 +260,21 @@ impl fmt::Debug for MemoryReplay {
 }
 
 /// What a claim found, before it is dressed for the caller.
-enum Found {
+pub(super) enum Found {
     New(Token),
     InFlight(watch::Receiver<Option<Outcome>>),
     Done(u16),
+}
+
+impl Found {
+    /// The answer to a claim of `keys` at `store`, which will be asked to end it.
+    pub(super) fn claimed(self, store: Arc<dyn ReplayStore>, keys: &ReplayKeys) -> Claimed {
+        match self {
+            Found::New(token) => Claimed::New(Claim::new(store, keys.clone(), token)),
+            Found::InFlight(waiting) => Claimed::InFlight(Waiter::new(outcome(waiting))),
+            Found::Done(status) => Claimed::Done { status },
+        }
+    }
 }
 
 /// The shards of a set of keys, locked.

@@ -1,0 +1,133 @@
+//! Publishing: the event, its deliveries and the end of its replay claim, in one transaction.
+//!
+//! Everything that takes time (the head's form, the digest) is done by the publisher before the writer sees the job.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::desk::{Changes, Desk};
+use super::schema::{self, LaneNumber, Owed};
+use crate::database::{Failure, Job};
+use crate::queue::{EventId, KeptEvent, Lane, NewEvent, QueueError, Receipt};
+use crate::store::Settlement;
+
+/// Writes one event.
+pub(super) struct Publish {
+    desk: Arc<Mutex<Desk>>,
+    new: NewEvent,
+    lanes: Vec<Lane>,
+    head: Vec<u8>,
+    digest: [u8; 32],
+    settlement: Option<Settlement>,
+    told: oneshot::Sender<Result<Receipt, QueueError>>,
+    id: u64,
+    changes: Changes,
+    made: Vec<LaneNumber>,
+}
+
+impl Publish {
+    pub(super) fn new(
+        desk: &Arc<Mutex<Desk>>,
+        new: NewEvent,
+        settlement: Option<Settlement>,
+        told: oneshot::Sender<Result<Receipt, QueueError>>,
+    ) -> Self {
+        let head = new.event.head();
+        let digest = KeptEvent::digest(&head, &new.event.body);
+        Publish {
+            desk: Arc::clone(desk),
+            lanes: new.lanes().collect(),
+            new,
+            head,
+            digest,
+            settlement,
+            told,
+            id: 0,
+            changes: Changes::default(),
+            made: Vec::new(),
+        }
+    }
+
+    fn insert_event(&self, db: &Connection) -> rusqlite::Result<()> {
+        let sql = "INSERT INTO event (id, accepted, lanes, bytes, type, event_id, digest, head, body)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let event = &self.new.event;
+        db.prepare_cached(sql)?.execute((
+            self.id,
+            self.new.accepted_at.0,
+            self.lanes.len(),
+            event.body.len(),
+            &event.event_type,
+            &event.event_id,
+            self.digest.as_slice(),
+            &self.head,
+            event.body.as_ref(),
+        ))?;
+        Ok(())
+    }
+}
+
+impl Job for Publish {
+    fn run(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        let desk = Arc::clone(&self.desk);
+        let mut desk = desk.lock();
+        // Ascending whatever the wall clock does, and never the id of an event of before.
+        self.id = desk
+            .last_id
+            .saturating_add(1)
+            .max(self.new.accepted_at.0.saturating_mul(1000));
+        self.changes = Changes::default();
+        self.made.clear();
+        if !self.lanes.is_empty() {
+            self.insert_event(db)?;
+        }
+        let owed = Owed {
+            key: self.new.order_key.as_ref().map(|key| key.to_vec()),
+            ..Owed::default()
+        };
+        for lane in &self.lanes {
+            let (number, made) = desk.number_or_new(db, lane)?;
+            if made {
+                self.made.push(number);
+            }
+            let state = schema::enter(db, number, self.id, &owed, 0)?;
+            self.changes.enters(number, state);
+        }
+        if let Some(settlement) = &self.settlement {
+            settlement.write(db)?;
+        }
+        desk.last_id = self.id;
+        desk.apply(&self.changes);
+        Ok(())
+    }
+
+    fn undo(&mut self) {
+        let mut desk = self.desk.lock();
+        desk.take_back(&self.changes);
+        self.made.drain(..).for_each(|lane| desk.drop_lane(lane));
+    }
+
+    fn finish(mut self: Box<Self>, outcome: Result<(), Failure>) {
+        let receipt = match outcome {
+            Ok(()) => {
+                let settled = self
+                    .settlement
+                    .take()
+                    .is_some_and(|settlement| settlement.settle().is_ok());
+                self.desk.lock().ring(&self.changes);
+                Ok(Receipt::new(EventId(self.id), settled))
+            }
+            // The settlement is dropped with the job: the event's next copy is new.
+            Err(failure) => Err(failure.into()),
+        };
+        // The publisher may be gone; the event is on its way all the same.
+        let _ = self.told.send(receipt);
+    }
+
+    fn needs_room(&self) -> bool {
+        true
+    }
+}
