@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Notify;
+
 /// Wall time in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub u64);
@@ -46,6 +48,11 @@ impl Moment {
         Moment(self.0.saturating_add(nanos(later)))
     }
 
+    /// This moment and `earlier` less; stops at the beginning.
+    pub fn minus(self, earlier: Duration) -> Moment {
+        Moment(self.0.saturating_sub(nanos(earlier)))
+    }
+
     /// Time passed since `earlier`; zero when `earlier` is in the future.
     pub fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -58,7 +65,7 @@ pub struct Clock(Source);
 
 #[derive(Clone)]
 enum Source {
-    System { started: Instant },
+    System { started: Instant, started_at: UnixMillis },
     Manual(ManualClock),
 }
 
@@ -67,17 +74,14 @@ impl Clock {
     pub fn system() -> Self {
         Clock(Source::System {
             started: Instant::now(),
+            started_at: system_wall(),
         })
     }
 
     /// Wall time.
     pub fn wall(&self) -> UnixMillis {
         match &self.0 {
-            Source::System { .. } => UnixMillis(
-                SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
-            ),
+            Source::System { .. } => system_wall(),
             Source::Manual(manual) => UnixMillis(manual.wall_ms.load(Ordering::SeqCst)),
         }
     }
@@ -85,10 +89,40 @@ impl Clock {
     /// Monotonic time.
     pub fn moment(&self) -> Moment {
         match &self.0 {
-            Source::System { started } => Moment(nanos(started.elapsed())),
+            Source::System { started, .. } => Moment(nanos(started.elapsed())),
             Source::Manual(manual) => Moment(manual.mono_ns.load(Ordering::SeqCst)),
         }
     }
+
+    /// The wall time at which the clock was made, and the monotonic time since: what is due in an hour is due in an
+    /// hour, whatever becomes of the wall clock meanwhile. Means the same after a restart, unlike a [`Moment`].
+    pub fn steady(&self) -> UnixMillis {
+        let started_at = match &self.0 {
+            Source::System { started_at, .. } => *started_at,
+            Source::Manual(manual) => manual.started_at,
+        };
+        UnixMillis(started_at.0.saturating_add(self.moment().0 / 1_000_000))
+    }
+
+    /// Waits until `moment` has come.
+    pub async fn sleep_until(&self, moment: Moment) {
+        let manual = match &self.0 {
+            Source::System { .. } => return tokio::time::sleep(moment.since(self.moment())).await,
+            Source::Manual(manual) => manual,
+        };
+        loop {
+            let moved = manual.moved.notified();
+            if self.moment() >= moment {
+                return;
+            }
+            moved.await;
+        }
+    }
+}
+
+fn system_wall() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 
 impl fmt::Debug for Clock {
@@ -103,16 +137,21 @@ impl fmt::Debug for Clock {
 /// A clock that stands still until a test moves it.
 #[derive(Clone)]
 pub struct ManualClock {
+    started_at: UnixMillis,
     wall_ms: Arc<AtomicU64>,
     mono_ns: Arc<AtomicU64>,
+    /// Wakes whoever sleeps.
+    moved: Arc<Notify>,
 }
 
 impl ManualClock {
     /// A clock that shows `wall`.
     pub fn at(wall: UnixMillis) -> Self {
         ManualClock {
+            started_at: wall,
             wall_ms: Arc::new(AtomicU64::new(wall.0)),
             mono_ns: Arc::new(AtomicU64::new(0)),
+            moved: Arc::new(Notify::new()),
         }
     }
 
@@ -126,6 +165,7 @@ impl ManualClock {
         let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.wall_ms.fetch_add(ms, Ordering::SeqCst);
         self.mono_ns.fetch_add(nanos(by), Ordering::SeqCst);
+        self.moved.notify_waiters();
     }
 
     /// Steps wall time alone, as an operator or NTP would; monotonic time does not move.
@@ -153,6 +193,26 @@ mod tests {
         manual.advance(Duration::from_secs(2));
         assert_eq!(clock.moment().since(before), Duration::from_secs(2));
         assert_eq!(clock.wall(), UnixMillis(2000));
+        assert_eq!(clock.steady(), UnixMillis(1_002_000));
+    }
+
+    #[tokio::test]
+    async fn sleepers_wake_when_their_time_has_come() {
+        // A delivery that is due would lie until something else happens.
+        let manual = ManualClock::at(UnixMillis(0));
+        let clock = manual.clock();
+        let due = clock.moment().plus(Duration::from_secs(3));
+        clock.sleep_until(clock.moment()).await;
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep_until(due).await }
+        });
+        for _ in 0..3 {
+            assert!(!sleeper.is_finished());
+            tokio::task::yield_now().await;
+            manual.advance(Duration::from_secs(1));
+        }
+        sleeper.await.unwrap();
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod client;
 mod head;
 mod idle;
 mod pick;
+mod resign;
 mod resolve;
 
 use std::net::SocketAddr;
@@ -23,8 +24,9 @@ use crate::observe::metrics::{Attempt, UpstreamMetrics};
 
 pub use client::Answer;
 pub use head::Request;
-pub(crate) use head::{Nominated, forwarded, is_hop_by_hop, is_ours};
+pub(crate) use head::{Nominated, Parts, forwarded, is_hop_by_hop, is_ours};
 pub(crate) use pick::{Candidate, Turn};
+pub use resign::{Resign, ResignError, Resigned};
 pub(crate) use resolve::resolve;
 
 /// How an upstream is reached; made from the configuration.

@@ -8,9 +8,11 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+use super::resign::{self, Resigned};
 use crate::event::{Event, Sender};
+use crate::signature::Strength;
 
 /// A request ready for the wire: its head, and the verified body behind it.
 #[derive(Debug)]
@@ -21,38 +23,80 @@ pub struct Request {
     pub(crate) bodiless_answer: bool,
 }
 
+/// What a request is made of, wherever the event was kept meanwhile.
+///
+/// The corridor makes it from an [`Event`], the queue's worker from an event that an [`Event`] was published as.
+pub(crate) struct Parts<'a> {
+    pub(crate) method: &'a Method,
+    /// Path and query.
+    pub(crate) target: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    /// The authority the client asked for.
+    pub(crate) host: Option<&'a [u8]>,
+    pub(crate) sender: Sender,
+    pub(crate) route: &'a str,
+    pub(crate) provider: &'a str,
+    pub(crate) strength: Strength,
+    pub(crate) event_id: Option<&'a str>,
+    pub(crate) event_type: Option<&'a str>,
+    pub(crate) body: &'a Bytes,
+}
+
+impl<'a> Parts<'a> {
+    fn of(event: &'a Event<'_>) -> Self {
+        let (permit, facts, received) = (event.permit(), event.facts(), event.received());
+        Parts {
+            method: received.method,
+            target: &received.target,
+            headers: received.headers,
+            host: received.host,
+            sender: received.sender,
+            route: permit.route(),
+            provider: permit.provider(),
+            strength: permit.strength(),
+            event_id: facts.event_id.as_deref(),
+            event_type: facts.event_type.as_deref(),
+            body: event.body(),
+        }
+    }
+}
+
 impl Request {
     /// Writes the head for `event`. `attempt` starts at 1; `host` replaces the received `Host` when the upstream
-    /// is configured with one.
-    pub fn new(event: &Event<'_>, attempt: u32, host: Option<&str>) -> Self {
-        let received = event.received();
+    /// is configured with one; `resigned` takes the place of what came in under its names.
+    pub fn new(event: &Event<'_>, attempt: u32, host: Option<&str>, resigned: Option<&Resigned>) -> Self {
+        Request::of(&Parts::of(event), attempt, host, resigned)
+    }
+
+    /// The same from its parts.
+    pub(crate) fn of(parts: &Parts<'_>, attempt: u32, host: Option<&str>, resigned: Option<&Resigned>) -> Self {
         let mut head = Vec::with_capacity(1024);
-        head.extend_from_slice(received.method.as_str().as_bytes());
+        head.extend_from_slice(parts.method.as_str().as_bytes());
         head.push(b' ');
-        head.extend_from_slice(received.target.as_bytes());
+        head.extend_from_slice(parts.target.as_bytes());
         head.extend_from_slice(b" HTTP/1.1\r\n");
 
-        field(
-            &mut head,
-            "host",
-            host.map(str::as_bytes).or(received.host).unwrap_or(b""),
-        );
-        let nominated = Nominated::of(received.headers);
-        for (name, value) in received.headers {
-            if !is_ours(name, received.sender) && !is_hop_by_hop(name) && !nominated.contains(name) {
+        field(&mut head, "host", host.map(str::as_bytes).or(parts.host).unwrap_or(b""));
+        let nominated = Nominated::of(parts.headers);
+        for (name, value) in parts.headers {
+            let replaced = resigned.is_some() && resign::is_ours(name);
+            if !replaced && !is_ours(name, parts.sender) && !is_hop_by_hop(name) && !nominated.contains(name) {
                 field(&mut head, name.as_str(), value.as_bytes());
             }
         }
-        for (name, value) in forwarded(received.headers, received.sender, received.host) {
+        for (name, value) in forwarded(parts.headers, parts.sender, parts.host) {
             field(&mut head, name, &value);
         }
-        hookward(&mut head, event, attempt);
-        number(&mut head, "content-length", event.body().len() as u64);
+        hookward(&mut head, parts, attempt);
+        for (name, value) in resigned.into_iter().flat_map(Resigned::headers) {
+            field(&mut head, name, value.as_bytes());
+        }
+        number(&mut head, "content-length", parts.body.len() as u64);
         head.extend_from_slice(b"\r\n");
         Request {
             head,
-            body: event.body().clone(),
-            bodiless_answer: received.method == http::Method::HEAD,
+            body: parts.body.clone(),
+            bodiless_answer: parts.method == Method::HEAD,
         }
     }
 }
@@ -85,15 +129,14 @@ pub(crate) fn forwarded(headers: &HeaderMap, sender: Sender, host: Option<&[u8]>
 }
 
 /// What the gateway found out, for the upstream to rely on.
-fn hookward(head: &mut Vec<u8>, event: &Event<'_>, attempt: u32) {
-    let permit = event.permit();
-    field(head, "x-hookward-route", permit.route().as_bytes());
-    field(head, "x-hookward-provider", permit.provider().as_bytes());
-    field(head, "x-hookward-verified", permit.strength().as_str().as_bytes());
-    if let Some(id) = &event.facts().event_id {
+fn hookward(head: &mut Vec<u8>, parts: &Parts<'_>, attempt: u32) {
+    field(head, "x-hookward-route", parts.route.as_bytes());
+    field(head, "x-hookward-provider", parts.provider.as_bytes());
+    field(head, "x-hookward-verified", parts.strength.as_str().as_bytes());
+    if let Some(id) = parts.event_id {
         field(head, "x-hookward-event-id", id.as_bytes());
     }
-    if let Some(kind) = &event.facts().event_type {
+    if let Some(kind) = parts.event_type {
         field(head, "x-hookward-event-type", kind.as_bytes());
     }
     number(head, "x-hookward-attempt", u64::from(attempt));
@@ -148,7 +191,7 @@ pub(crate) fn is_ours(name: &HeaderName, sender: Sender) -> bool {
 }
 
 /// Whether `name` begins like `prefix`, whatever stands for its dashes.
-fn family(name: &str, prefix: &str) -> bool {
+pub(super) fn family(name: &str, prefix: &str) -> bool {
     let same = |(n, p): (u8, u8)| n == p || (p == b'-' && !n.is_ascii_alphanumeric());
     name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(same)
 }
