@@ -9,6 +9,8 @@
 //! duplicate keys and aliases are therefore errors here, never guesses.
 
 mod build;
+mod data;
+mod delivery;
 mod document;
 pub mod file;
 mod load;
@@ -24,6 +26,7 @@ pub mod value;
 mod yaml;
 
 pub use build::{LogSettings, Plan, plan_file, plan_text, route_keys, server_address};
+pub use data::{DeskPlan, desk_plan};
 pub use file::File;
 pub use load::{load, parse};
 pub use path::KeyPath;

@@ -54,7 +54,7 @@ pub use admit::Rate;
 pub use refusal::{Connection, Reason, Refusal, Row};
 pub use register::RegisterSettings;
 pub use replay::ReplayPolicy;
-pub use rules::{ClientSettings, GatewaySettings, RouteSettings, Rules};
+pub use rules::{ClientSettings, Deliver, DestinationSettings, GatewaySettings, RouteSettings, Rules};
 pub use shared::Shared;
 pub use trail::Trail;
 
@@ -63,7 +63,7 @@ pub use head::{Framed, frame};
 pub(crate) use head::{host, trailer};
 pub(crate) use respond::refuse_raw;
 pub(crate) use route::loosest as loosest_path;
-use rules::Route;
+use rules::{Route, Way};
 
 /// Proves, limits, deduplicates and forwards webhooks: the corridor with its present rules.
 ///
@@ -129,7 +129,7 @@ impl Guard {
     /// server would take for a route's is refused, and so is a route's path under a host name that is not the route's.
     /// The first webhook waits until the host names of upstreams are looked up.
     pub async fn request_filter(self: &Arc<Self>, session: &mut ServerSession) -> bool {
-        self.keep_upstreams_fresh();
+        self.start_background();
         let request = session.req_header();
         let rules = self.rules();
         if !rules.concerns(head::target(request)) {
@@ -146,10 +146,15 @@ impl Guard {
         true
     }
 
-    /// Starts the task that looks after upstreams, once; it ends with the guard.
-    pub(crate) fn keep_upstreams_fresh(self: &Arc<Self>) {
-        self.keeper
-            .get_or_init(|| tokio::spawn(keep_upstreams(Arc::downgrade(self))));
+    /// Starts what goes on beside requests, once: the task that looks after upstreams, which ends with the guard, and
+    /// the deliveries of queued events.
+    pub(crate) fn start_background(self: &Arc<Self>) {
+        self.keeper.get_or_init(|| {
+            if let Some(worker) = &self.shared.worker {
+                worker.serve(self.rules.load().destinations());
+            }
+            tokio::spawn(keep_upstreams(Arc::downgrade(self)))
+        });
     }
 
     /// What outlives reloads.
@@ -165,6 +170,9 @@ impl Guard {
     /// Puts new rules in force for all requests from here on; those on their way keep theirs.
     pub fn replace(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
+        if let (Some(worker), Some(_)) = (&self.shared.worker, self.keeper.get()) {
+            worker.serve(self.rules.load().destinations());
+        }
     }
 
     /// Handles one request whose head has been read: answers it, or leaves it to the caller. `rules` are all the
@@ -291,9 +299,16 @@ impl Guard {
 
         // Dispatch: from here on it is an event.
         let event = Event::new(permit, facts, received(session, &head, route), body);
-        dispatch::forward(shared, route, event, hold, trail)
-            .await
-            .map(End::Answer)
+        match &route.way {
+            Way::Forward(way) => {
+                let answer = dispatch::forward(shared, route, way, event, hold, trail).await?;
+                Ok(End::Answer(answer))
+            }
+            Way::Queue(way) => {
+                let receipt = dispatch::enqueue(shared, route, way, event, hold).await?;
+                Ok(End::Reply(Outcome::Queued, Reply::taken(&receipt)))
+            }
+        }
     }
 }
 
@@ -312,9 +327,14 @@ fn asked<'a>(session: &'a ServerSession, body: &'a [u8]) -> Asked<'a> {
 fn received<'a>(session: &'a ServerSession, head: &head::Head, route: &'a Route) -> Received<'a> {
     let request = session.req_header();
     let target = head::target(request);
+    // A queued event has as many paths as destinations.
+    let path = match &route.way {
+        Way::Forward(way) => way.path.as_deref(),
+        Way::Queue(_) => None,
+    };
     Received {
         method: &request.method,
-        target: match &route.forward_path {
+        target: match path {
             Some(path) => target
                 .split_once('?')
                 .map_or(path.into(), |(_, query)| format!("{path}?{query}").into()),

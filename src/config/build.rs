@@ -9,19 +9,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::file::{File, LogFormat, LogLevel, UpstreamFile};
+use super::data;
+use super::delivery;
+use super::file::{File, LogFormat, LogLevel, RouteFile, UpstreamFile};
 use super::path::KeyPath;
 use super::problem::Problems;
 use super::routes::{self, RouteKeys, bytes, rate};
 use super::value::Switch;
 use super::{load, parse};
 use crate::clock::{Clock, UnixMillis};
+use crate::database::{Commit, OpenError};
 use crate::fetch::World;
 use crate::gateway::{ClientSettings, GatewaySettings, Guard, Rules, Shared};
 use crate::observe::{AccessLog, Format};
 use crate::providers::Provider;
+use crate::queue::{Queue, SqliteQueue, SqliteSettings};
 use crate::server::{IngressSettings, ServerSettings};
-use crate::store::MemoryReplay;
+use crate::store::{MemoryReplay, ReplayStore};
 use crate::upstream::{ServerSettings as UpstreamServer, UpstreamSettings};
 
 /// Everything a process needs to know, built from one file.
@@ -35,6 +39,8 @@ pub struct Plan {
     pub log: LogSettings,
     /// Events the replay store remembers at most.
     pub replay_entries: u32,
+    /// Where events lie on disk; `None`: nowhere.
+    pub data: Option<SqliteSettings>,
 }
 
 /// What is written to standard output and standard error.
@@ -52,18 +58,34 @@ pub struct LogSettings {
 const HEAD_BYTES_MIN: u64 = 1024;
 
 impl Plan {
-    /// The guard this plan describes: its first rules, over a memory of events that begins empty.
-    pub fn guard(&self, clock: Clock, access: AccessLog) -> Arc<Guard> {
+    /// The guard this plan describes: its first rules, over what the data directory holds. Without one, over a memory
+    /// of events that begins empty.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the data directory cannot be used.
+    pub fn guard(&self, clock: Clock, access: AccessLog) -> Result<Arc<Guard>, OpenError> {
         self.guard_in(World::internet(), clock, access)
     }
 
     /// The same guard in another world than the internet, for tests: keys that providers publish come from there.
-    pub fn guard_in(&self, world: World, clock: Clock, access: AccessLog) -> Arc<Guard> {
-        let store = Arc::new(MemoryReplay::new(clock.clone(), self.replay_entries));
-        let shared = Arc::new(Shared::new(clock, access, store, world));
+    ///
+    /// # Errors
+    /// As [`guard`](Plan::guard).
+    pub fn guard_in(&self, world: World, clock: Clock, access: AccessLog) -> Result<Arc<Guard>, OpenError> {
+        let metrics = Shared::fresh_metrics();
+        let (store, queue): (Arc<dyn ReplayStore>, Option<Arc<dyn Queue>>) = match &self.data {
+            None => (Arc::new(MemoryReplay::new(clock.clone(), self.replay_entries)), None),
+            Some(settings) => {
+                let commits = metrics.commits();
+                let on_commit = Box::new(move |commit: Commit| commits.committed(commit.jobs, commit.sync));
+                let (queue, store) = SqliteQueue::open(settings, clock.clone(), on_commit)?;
+                (store, Some(queue))
+            }
+        };
+        let shared = Arc::new(Shared::new(clock, access, metrics, store, queue, world));
         shared.metrics().config_started(shared.clock().wall());
         let rules = Rules::build(self.gateway.clone(), &shared, None);
-        Arc::new(Guard::new(shared, rules))
+        Ok(Arc::new(Guard::new(shared, rules)))
     }
 }
 
@@ -117,6 +139,8 @@ fn build(file: &File, problems: &mut Problems, now: UnixMillis) -> Plan {
             },
             memory_bytes_max,
             upstreams,
+            lines: delivery::lines(file, problems),
+            operators: delivery::operators(file, problems, now),
             routes: routes::build(file, &schemes, problems, now),
             passthrough,
         },
@@ -129,6 +153,7 @@ fn build(file: &File, problems: &mut Problems, now: UnixMillis) -> Plan {
             access: file.log.access,
         },
         replay_entries: file.replay.entries.0.get(),
+        data: data::settings(file),
     }
 }
 
@@ -318,7 +343,11 @@ fn ranges(file: &File, problems: &mut Problems) {
 
 fn unused_upstreams(file: &File, problems: &mut Problems) {
     for name in file.upstreams.keys() {
-        let routed = file.routes.iter().any(|route| route.upstream == name.as_str());
+        let leads = |route: &RouteFile| {
+            let mut several = route.destinations.iter();
+            route.upstream.as_deref() == Some(name.as_str()) || several.any(|one| one.upstream == name.as_str())
+        };
+        let routed = file.routes.iter().any(leads);
         if !routed && file.passthrough.as_deref() != Some(name.as_str()) {
             let path = KeyPath::root().key("upstreams").key(name.as_str());
             problems.warning(&path, "no route leads here");

@@ -59,9 +59,14 @@ impl Document {
         Some(node)
     }
 
-    /// The first place of a key, however deep.
-    pub(crate) fn find(&self, key: &str) -> Option<KeyPath> {
-        self.root.as_ref()?.find(key, &KeyPath::root())
+    /// The first place of a key, however deep; one in the same part of the file as `near` comes first.
+    pub(crate) fn find(&self, key: &str, near: Option<&Segment>) -> Option<KeyPath> {
+        let root = self.root.as_ref()?;
+        let beside = near.and_then(|near| {
+            let (step, node) = root.child(near)?;
+            node.find(key, &KeyPath::root().step(step))
+        });
+        beside.or_else(|| root.find(key, &KeyPath::root()))
     }
 
     /// The place in the file of a place in the tree, and its line or that of the nearest node above it.

@@ -8,6 +8,8 @@
 //! The defaults stand in the `Default` implementations below and nowhere else; `conf/reference.yaml` repeats them
 //! for users, and a test holds the two equal.
 
+mod delivery;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -19,6 +21,10 @@ use super::settings::SettingFile;
 use super::value::{Address, Count, Date, Method, Name, Network, Rate, Size, Span, Switch, Written};
 use crate::providers::ProviderFile;
 
+pub use delivery::{
+    ApiFile, DataFile, Deliver, DeliveryFile, DestinationFile, ExponentialFile, HistoryFile, ResignFile, RetryFile,
+};
+
 /// A whole configuration file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +34,10 @@ pub struct File {
     /// Where `/metrics`, `/healthz` and `/readyz` are answered.
     #[serde(default = "default_admin")]
     pub admin: Switch<Address>,
+    /// Who may use the operators' HTTP API; absent: nobody.
+    pub api: Option<ApiFile>,
+    /// Where events and the memory of repeats lie on disk; absent: nothing is queued, and a restart forgets repeats.
+    pub data: Option<DataFile>,
     /// Worker threads; absent: one per core.
     pub threads: Option<Count>,
     /// What is written to standard output and standard error.
@@ -152,6 +162,8 @@ pub struct UpstreamFile {
     pub resolve: Span,
     /// How long a server that refused a connection is left out.
     pub fail_timeout: Span,
+    /// How queued events reach it.
+    pub delivery: DeliveryFile,
 }
 
 /// `routes[]`: one path, who may speak there, and where it leads.
@@ -186,10 +198,23 @@ pub struct RouteFile {
     /// What the provider's scheme and handshakes ask for by name.
     #[serde(default)]
     pub settings: BTreeMap<String, SettingFile>,
-    /// One of `upstreams`.
-    pub upstream: String,
+    /// What happens to a proven event.
+    #[serde(default)]
+    pub deliver: Deliver,
+    /// One of `upstreams`; this or `destinations`.
+    pub upstream: Option<String>,
+    /// Where queued events go, when there are several places; this or `upstream`.
+    #[serde(default)]
+    pub destinations: Vec<DestinationFile>,
     /// The path the upstream sees; absent: the path as received.
     pub forward_path: Option<String>,
+    /// How a queued event is tried again.
+    #[serde(default)]
+    pub retry: RetryFile,
+    /// A member of the JSON body; queued events in which it is the same are delivered one after another.
+    pub order_by: Option<String>,
+    /// A signature of the gateway's own for the upstream; absent: none.
+    pub resign: Option<ResignFile>,
     /// What this route may take.
     #[serde(default)]
     pub limits: RouteLimitsFile,
@@ -302,6 +327,7 @@ impl Default for UpstreamFile {
             idle_timeout: seconds(4),
             resolve: seconds(30),
             fail_timeout: seconds(10),
+            delivery: DeliveryFile::default(),
         }
     }
 }

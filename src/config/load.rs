@@ -221,7 +221,7 @@ fn unknown_key(path: &KeyPath, known: &[String], problems: &mut Problems) {
         return;
     };
     let in_scheme = path.segments().first() == Some(&Segment::Key("schemes".to_owned()));
-    let elsewhere = if in_scheme { None } else { place_of(typed) };
+    let elsewhere = if in_scheme { None } else { place_of(typed, path) };
     let suggestion = match (nearest(typed, known.iter().map(String::as_str)), elsewhere) {
         (Some(near), _) => format!("did you mean {near}?"),
         (None, Some(place)) => format!("its place is {place}"),
@@ -322,8 +322,8 @@ fn example(path: &KeyPath) -> Option<String> {
 }
 
 /// Where in the reference a key is known, for one that was written at the wrong place.
-fn place_of(key: &str) -> Option<String> {
-    let place = REFERENCE.find(key)?;
+fn place_of(key: &str, typed_at: &KeyPath) -> Option<String> {
+    let place = REFERENCE.find(key, typed_at.segments().first())?;
     Some(place.to_string().replace("[0]", "[]"))
 }
 

@@ -86,6 +86,7 @@ impl Plan {
                 new.ingress.idle_timeout != old.ingress.idle_timeout,
             ),
             ("log", self.log != running.log),
+            ("data", self.data != running.data),
             ("replay.entries", self.replay_entries != running.replay_entries),
         ];
         differs

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::delivery;
 use super::file::{File, RouteFile, SecretFile};
 use super::path::KeyPath;
 use super::problem::Problems;
@@ -101,7 +102,8 @@ fn build_one(
     problems: &mut Problems,
     now: UnixMillis,
 ) -> Option<RouteSettings> {
-    known_upstream(file, &route.upstream, &path.key("upstream"), problems);
+    let deliver = delivery::deliver(file, route, path, problems);
+    let resign = delivery::resign(route, path, problems, now);
     paths(route, path, problems);
     if route.methods.is_empty() {
         problems
@@ -134,8 +136,8 @@ fn build_one(
         provider,
         verifier: Arc::new(verifier),
         register,
-        upstream: route.upstream.clone(),
-        forward_path: route.forward_path.clone(),
+        deliver: deliver?,
+        resign,
         rate: rate(route.limits.rate, route.limits.burst),
         body_bytes_max: bytes(route.limits.body.0),
         in_flight_max: route.limits.in_flight.0.get() as usize,
@@ -213,26 +215,27 @@ pub(super) fn known_upstream(file: &File, name: &str, path: &KeyPath, problems: 
 }
 
 fn paths(route: &RouteFile, path: &KeyPath, problems: &mut Problems) {
-    let plain = |text: &str| {
-        text.starts_with('/')
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && !b"?#\\\"<>^`{|};%".contains(&b))
-    };
-    let ambiguous = |text: &str| {
-        let segments: Vec<_> = text.split('/').skip(1).collect();
-        segments.iter().any(|segment| matches!(*segment, "." | ".."))
-            || segments.iter().rev().skip(1).any(|segment| segment.is_empty())
-    };
     let both = [
         ("path", Some(&route.path)),
         ("forward_path", route.forward_path.as_ref()),
     ];
     for (key, text) in both.into_iter().filter_map(|(key, text)| Some((key, text?))) {
-        if !plain(text) || ambiguous(text) {
-            let message = "must begin with / and have no query, escape, parameter, empty or dotted segment";
-            problems.error(&path.key(key), message).suggest("/webhooks/github");
-        }
+        plain_path(text, &path.key(key), problems);
+    }
+}
+
+/// Reports a path that servers could read in more than one way.
+pub(super) fn plain_path(text: &str, path: &KeyPath, problems: &mut Problems) {
+    let plain = text.starts_with('/')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"?#\\\"<>^`{|};%".contains(&b));
+    let segments: Vec<_> = text.split('/').skip(1).collect();
+    let ambiguous = segments.iter().any(|segment| matches!(*segment, "." | ".."))
+        || segments.iter().rev().skip(1).any(|segment| segment.is_empty());
+    if !plain || ambiguous {
+        let message = "must begin with / and have no query, escape, parameter, empty or dotted segment";
+        problems.error(path, message).suggest("/webhooks/github");
     }
 }
 
@@ -299,7 +302,7 @@ fn secrets(
     read.into_iter().collect()
 }
 
-fn read_secret(
+pub(super) fn read_secret(
     index: usize,
     file: &SecretFile,
     path: &KeyPath,

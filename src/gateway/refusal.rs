@@ -62,6 +62,8 @@ pub enum Reason {
     InFlight,
     /// The replay store is full or away.
     StoreDown,
+    /// The queue has no room, or its disk failed.
+    QueueDown,
     /// The upstream could not be reached or broke off.
     UpstreamDown,
     /// The upstream did not answer in time.
@@ -92,7 +94,7 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in corridor order. A reason's position is `reason as usize`.
-    pub const ALL: [Reason; 27] = {
+    pub const ALL: [Reason; 28] = {
         use Reason::*;
         [
             BadFraming,
@@ -119,6 +121,7 @@ impl Reason {
             ConfirmDown,
             InFlight,
             StoreDown,
+            QueueDown,
             UpstreamDown,
             UpstreamTimeout,
             Draining,
@@ -153,6 +156,7 @@ impl Reason {
             Reason::ConfirmDown => ("confirm/confirm_down", 503, Keep),
             Reason::InFlight => ("replay/in_flight", 503, Keep),
             Reason::StoreDown => ("replay/store_down", 503, Keep),
+            Reason::QueueDown => ("dispatch/queue_down", 503, Keep),
             Reason::UpstreamDown => ("dispatch/upstream_down", 502, Keep),
             Reason::UpstreamTimeout => ("dispatch/upstream_timeout", 504, Keep),
             Reason::Draining => ("dispatch/draining", 503, Close),

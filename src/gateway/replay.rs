@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::event::Permit;
 use crate::observe::metrics::Replay;
 use crate::providers::Facts;
+use crate::queue;
 use crate::store::{Claim, Claimed, Outcome, ReplayKey, ReplayKeys, ReplayStore, Settled, StoreError};
 
 /// Remembered for this much longer than asked. Whether a repeat is fresh is judged by wall time, in whole milliseconds
@@ -52,6 +53,15 @@ pub(crate) enum Hold {
 }
 
 impl Hold {
+    /// The hold in the terms of the queue, which settles it with the event's publication.
+    pub(crate) fn into_queue(self, status: u16) -> Option<queue::Hold> {
+        let Hold::Claimed { claim, keep } = self else {
+            return None;
+        };
+        let keep = keep.saturating_add(KEEP_MARGIN);
+        Some(queue::Hold { claim, status, keep })
+    }
+
     /// Ends the hold with the upstream's answer: 2xx is remembered, anything else frees the event for a retry.
     pub(crate) async fn end(self, status: u16) {
         let Hold::Claimed { claim, keep } = self else { return };

@@ -19,6 +19,7 @@ use super::refusal::{Connection, Reason, Refusal};
 use super::trail::{Trail, Written};
 use super::{Route, Rules, Shared, head};
 use crate::providers::HandshakeReply;
+use crate::queue::Receipt;
 use crate::upstream::{Answer, Nominated, SendError, is_hop_by_hop};
 
 /// A body with this much or less to come is read away and the connection kept.
@@ -39,6 +40,11 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// "Taken", which nobody is told without the queue's word for it.
+    pub(crate) fn taken(_: &Receipt) -> Self {
+        Reply::bare(super::rules::QUEUED_STATUS)
+    }
+
     /// A status and nothing else.
     pub(crate) fn bare(status: u16) -> Self {
         Reply {

@@ -3,7 +3,7 @@
 //! Everything that can fail has failed before: [`GatewaySettings`] come from a configuration without problems, so
 //! building rules from them cannot fail half way and leave a gateway with half its routes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,13 @@ use super::register::{RegisterSettings, Registration};
 use super::replay::ReplayPolicy;
 use super::route::Table;
 use super::shared::Shared;
+use crate::clock::Clock;
 use crate::fetch::Allowance;
 use crate::observe::metrics::{HandshakeMetrics, KeyMetrics, RouteMetrics};
-use crate::providers::Provider;
-use crate::signature::Verifier;
-use crate::upstream::{self, Upstream, UpstreamSettings};
+use crate::providers::{JsonPath, Provider};
+use crate::queue::{Destination, Lane, Line, LineSettings, RetryPolicy, TypeFilter};
+use crate::signature::{KeyedSecret, Verifier};
+use crate::upstream::{self, Resign, Upstream, UpstreamSettings};
 
 /// Everything the corridor needs to know; made from a configuration without problems.
 #[derive(Clone)]
@@ -32,6 +34,10 @@ pub struct GatewaySettings {
     pub memory_bytes_max: usize,
     /// Where events go.
     pub upstreams: Vec<UpstreamSettings>,
+    /// How queued events reach each upstream, by its name.
+    pub lines: BTreeMap<String, LineSettings>,
+    /// What callers of the operators' API prove themselves with; none: there is no API.
+    pub operators: Vec<KeyedSecret>,
     /// What is verified, and how.
     pub routes: Vec<RouteSettings>,
     /// The upstream of everything that is no route; `None`: 404.
@@ -66,10 +72,10 @@ pub struct RouteSettings {
     pub verifier: Arc<Verifier>,
     /// The secret that it waits for.
     pub register: Option<RegisterSettings>,
-    /// The name of one of the upstreams.
-    pub upstream: String,
-    /// The path the upstream sees.
-    pub forward_path: Option<String>,
+    /// Where events go.
+    pub deliver: Deliver,
+    /// Signs what goes upstream.
+    pub resign: Option<Resign>,
     /// Verified events.
     pub rate: Rate,
     /// Largest body in bytes.
@@ -82,6 +88,40 @@ pub struct RouteSettings {
     pub confirm: bool,
 }
 
+/// Where the events of a route go.
+#[derive(Clone)]
+pub enum Deliver {
+    /// To one upstream while the provider waits.
+    Forward {
+        /// The name of one of the upstreams.
+        upstream: String,
+        /// The path the upstream sees.
+        forward_path: Option<String>,
+    },
+    /// Into the queue, and from there to each destination that wants them.
+    Queue {
+        /// The destinations, by different names.
+        destinations: Vec<DestinationSettings>,
+        /// How each is tried again.
+        retry: RetryPolicy,
+        /// Events in which this member is the same are delivered one after another.
+        order_by: Option<JsonPath>,
+    },
+}
+
+/// One destination of a route.
+#[derive(Clone, Debug)]
+pub struct DestinationSettings {
+    /// Unique within the route.
+    pub name: Arc<str>,
+    /// The name of one of the upstreams.
+    pub upstream: String,
+    /// The events it wants.
+    pub types: TypeFilter,
+    /// The path the upstream sees.
+    pub forward_path: Option<String>,
+}
+
 /// The corridor's configuration, ready to use.
 pub struct Rules {
     pub(super) table: Table,
@@ -90,6 +130,9 @@ pub struct Rules {
     pub(super) memory_bytes_max: usize,
     client: ClientSettings,
     upstreams: Vec<Arc<Upstream>>,
+    lines: BTreeMap<String, Arc<Line>>,
+    operators: Vec<KeyedSecret>,
+    destinations: Vec<Arc<Destination>>,
 }
 
 /// A route, ready to use.
@@ -103,8 +146,8 @@ pub(crate) struct Route {
     /// With the secrets of the configuration; [`verifier`](Route::verifier) is what verifies.
     pub(super) own_verifier: Arc<Verifier>,
     pub(super) registration: Option<Arc<Registration>>,
-    pub(crate) upstream: Arc<Upstream>,
-    pub(crate) forward_path: Option<String>,
+    pub(crate) way: Way,
+    pub(crate) resign: Option<Resign>,
     pub(crate) in_flight_max: usize,
     pub(crate) replay: ReplayPolicy,
     /// How long a claim lives without word from its holder: longer than a dispatch can take.
@@ -121,6 +164,31 @@ pub(crate) struct Route {
     body_bytes_max: usize,
 }
 
+/// Where a route's events go.
+pub(crate) enum Way {
+    Forward(Forward),
+    Queue(Queued),
+}
+
+/// To one upstream, at once.
+pub(crate) struct Forward {
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) path: Option<String>,
+}
+
+/// Into the queue.
+pub(crate) struct Queued {
+    pub(crate) destinations: Vec<(Arc<str>, TypeFilter)>,
+    pub(crate) order_by: Option<JsonPath>,
+}
+
+/// What the provider of a queued event is told, and of its repeats. Not 202: every provider takes 200 for success, while
+/// some know no other.
+pub(crate) const QUEUED_STATUS: u16 = 200;
+
+/// Longest time until an event is in the queue, for the lease of its claim.
+const QUEUE_TIME: Duration = Duration::from_secs(30);
+
 /// Added to an upstream's timeout for the lease of a claim.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
@@ -132,10 +200,16 @@ impl Rules {
         let upstreams: Vec<_> = upstreams.map(|wanted| upstream(wanted, shared, previous)).collect();
         let named = |name: &str| upstreams.iter().find(|upstream| upstream.name() == name).cloned();
         // A configuration without problems names only upstreams that it has.
-        let routes = settings.routes.into_iter().filter_map(|route| {
-            let upstream = named(&route.upstream)?;
-            Some(Arc::new(Route::new(route, upstream, shared)))
-        });
+        let lines = lines(&settings.lines, &shared.clock, previous);
+        let mut destinations = Vec::new();
+        let routes: Vec<_> = settings
+            .routes
+            .into_iter()
+            .filter_map(|route| {
+                destinations.extend(self::destinations(&route, &named, &lines, shared));
+                Some(Arc::new(Route::new(route, &named, shared)?))
+            })
+            .collect();
         Rules {
             table: Table::new(routes),
             passthrough: settings.passthrough.as_deref().and_then(named),
@@ -143,6 +217,9 @@ impl Rules {
             memory_bytes_max: settings.memory_bytes_max,
             client: settings.client,
             upstreams,
+            lines,
+            operators: settings.operators,
+            destinations,
         }
     }
 
@@ -166,6 +243,16 @@ impl Rules {
         &self.upstreams
     }
 
+    /// What the queue's worker delivers to.
+    pub(crate) fn destinations(&self) -> &[Arc<Destination>] {
+        &self.destinations
+    }
+
+    /// What callers of the operators' API prove themselves with.
+    pub(crate) fn operators(&self) -> &[KeyedSecret] {
+        &self.operators
+    }
+
     /// The budget of clients, as the `RateLimit-Policy` of a 429 tells it.
     pub(super) fn client_rate(&self) -> Rate {
         self.client.rate
@@ -181,8 +268,82 @@ fn upstream(wanted: UpstreamSettings, shared: &Shared, previous: Option<&Rules>)
     Arc::new(Upstream::new(wanted, &shared.connector, metrics, &shared.clock))
 }
 
+/// The ways to the upstreams. One whose settings did not change is kept, with what is known about its upstream.
+fn lines(
+    wanted: &BTreeMap<String, LineSettings>,
+    clock: &Clock,
+    previous: Option<&Rules>,
+) -> BTreeMap<String, Arc<Line>> {
+    let line = |(name, settings): (&String, &LineSettings)| {
+        let known = previous.and_then(|rules| rules.lines.get(name));
+        let kept = known.filter(|line| line.settings() == settings).cloned();
+        (name.clone(), kept.unwrap_or_else(|| Line::new(*settings, clock)))
+    };
+    wanted.iter().map(line).collect()
+}
+
+/// What the worker needs to know of a route's destinations.
+fn destinations(
+    route: &RouteSettings,
+    named: &dyn Fn(&str) -> Option<Arc<Upstream>>,
+    lines: &BTreeMap<String, Arc<Line>>,
+    shared: &Shared,
+) -> Vec<Arc<Destination>> {
+    let Deliver::Queue {
+        destinations, retry, ..
+    } = &route.deliver
+    else {
+        return Vec::new();
+    };
+    let built = destinations.iter().filter_map(|wanted| {
+        Some(Arc::new(Destination {
+            lane: Lane {
+                route: Arc::clone(&route.name),
+                destination: Arc::clone(&wanted.name),
+            },
+            upstream: named(&wanted.upstream)?,
+            line: Arc::clone(lines.get(&wanted.upstream)?),
+            forward_path: wanted.forward_path.clone(),
+            retry: retry.clone(),
+            resign: route.resign.clone(),
+            metrics: shared.metrics.deliveries(&route.name, &wanted.name),
+        }))
+    });
+    built.collect()
+}
+
+impl Way {
+    /// `None` when it leads nowhere, which a configuration without problems never does.
+    fn new(deliver: Deliver, named: &dyn Fn(&str) -> Option<Arc<Upstream>>) -> Option<Self> {
+        Some(match deliver {
+            Deliver::Forward { upstream, forward_path } => Way::Forward(Forward {
+                upstream: named(&upstream)?,
+                path: forward_path,
+            }),
+            Deliver::Queue {
+                destinations, order_by, ..
+            } => Way::Queue(Queued {
+                destinations: destinations
+                    .into_iter()
+                    .map(|wanted| (wanted.name, wanted.types))
+                    .collect(),
+                order_by,
+            }),
+        })
+    }
+
+    /// Longest time of a dispatch.
+    fn time_max(&self) -> Duration {
+        match self {
+            Way::Forward(forward) => forward.upstream.settings().timeout,
+            Way::Queue(_) => QUEUE_TIME,
+        }
+    }
+}
+
 impl Route {
-    fn new(settings: RouteSettings, upstream: Arc<Upstream>, shared: &Shared) -> Self {
+    fn new(settings: RouteSettings, named: &dyn Fn(&str) -> Option<Arc<Upstream>>, shared: &Shared) -> Option<Self> {
+        let way = Way::new(settings.deliver, named)?;
         let metrics = shared.metrics.route(&settings.name, &settings.provider.id);
         let awaited = settings.register.as_ref().map(|register| &register.key_id);
         let ids = settings.verifier.key_ids().chain(awaited);
@@ -192,9 +353,9 @@ impl Route {
             .map(|label| (Arc::clone(label), metrics.handshake(label)))
             .collect();
         let state = shared.route(&settings.name);
-        Route {
+        Some(Route {
             provider_id: settings.provider.id.as_str().into(),
-            lease: upstream.settings().timeout.saturating_add(LEASE_MARGIN),
+            lease: way.time_max().saturating_add(LEASE_MARGIN),
             budget: Budget::new(settings.rate, &state.bucket, &shared.clock),
             places: state.places,
             fetches: state.fetches,
@@ -208,8 +369,8 @@ impl Route {
             registration: settings
                 .register
                 .map(|register| Arc::new(Registration::new(register, state.brought))),
-            upstream,
-            forward_path: settings.forward_path,
+            way,
+            resign: settings.resign,
             in_flight_max: settings.in_flight_max,
             replay: settings.replay,
             rate: settings.rate,
@@ -217,7 +378,12 @@ impl Route {
             keys,
             handshakes,
             body_bytes_max: settings.body_bytes_max,
-        }
+        })
+    }
+
+    /// Whether repeats are recognised.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.replay != ReplayPolicy::Off
     }
 
     /// The bounds of a body on this route.

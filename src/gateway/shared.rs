@@ -4,6 +4,7 @@
 //! seen.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 use crate::fetch::{Allowance, Fetcher, World};
 use crate::observe::metrics::{self, Build, RouteMetrics, Watched};
 use crate::observe::{AccessLog, Metrics};
+use crate::queue::{Queue, Worker};
 use crate::store::ReplayStore;
 use crate::upstream::Connector;
 
@@ -29,6 +31,8 @@ pub struct Shared {
     pub(crate) unrouted: Arc<RouteMetrics>,
     pub(crate) access: AccessLog,
     pub(crate) store: Arc<dyn ReplayStore>,
+    /// Delivers what is queued; `None`: nothing is.
+    pub(crate) worker: Option<Worker>,
     pub(crate) connector: Connector,
     pub(crate) fetcher: Fetcher,
     pub(crate) clients: Clients,
@@ -52,12 +56,14 @@ pub(crate) struct RouteState {
 
 impl Shared {
     /// The state at the start of a process. `world` is where published keys come from: the internet, except in tests.
-    pub fn new(clock: Clock, access: AccessLog, store: Arc<dyn ReplayStore>, world: World) -> Self {
-        let build = Build {
-            version: env!("CARGO_PKG_VERSION"),
-            revision: option_env!("HOOKWARD_REVISION").unwrap_or("unknown"),
-        };
-        let metrics = Arc::new(Metrics::new(build, reasons()));
+    pub fn new(
+        clock: Clock,
+        access: AccessLog,
+        metrics: Arc<Metrics>,
+        store: Arc<dyn ReplayStore>,
+        queue: Option<Arc<dyn Queue>>,
+        world: World,
+    ) -> Self {
         let memory = Memory::default();
         let held = memory.clone();
         metrics.watch(Watched::BufferedBytes, move || held.held() as u64);
@@ -75,6 +81,7 @@ impl Shared {
             metrics,
             access,
             store,
+            worker: queue.map(|queue| Worker::new(queue, clock.clone(), seed())),
             clients: Clients::new(),
             memory,
             active: Places::default(),
@@ -85,6 +92,15 @@ impl Shared {
         }
     }
 
+    /// The metrics of a process, for engines that want them before the rest is there.
+    pub fn fresh_metrics() -> Arc<Metrics> {
+        let build = Build {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: option_env!("HOOKWARD_REVISION").unwrap_or("unknown"),
+        };
+        Arc::new(Metrics::new(build, reasons()))
+    }
+
     /// The clock of the process.
     pub fn clock(&self) -> &Clock {
         &self.clock
@@ -93,6 +109,11 @@ impl Shared {
     /// The metrics of the process.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// What delivers queued events; `None`: nothing is queued.
+    pub fn worker(&self) -> Option<&Worker> {
+        self.worker.as_ref()
     }
 
     /// Whether the process is on its way out: not ready for new traffic, finishing what it has.
@@ -131,6 +152,11 @@ impl Shared {
     pub(crate) fn route(&self, name: &Arc<str>) -> RouteState {
         self.routes.lock().entry(Arc::clone(name)).or_default().clone()
     }
+}
+
+/// Different in each process, so that gateways which lost the same upstream do not come back in step.
+fn seed() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 /// The table of refusals as the metrics want it.

@@ -13,6 +13,7 @@ mod families;
 mod handles;
 mod labels;
 mod process;
+mod queue;
 mod scraped;
 
 use std::sync::Arc;
@@ -24,8 +25,10 @@ pub use handles::{
     FetchMetrics, HandshakeMetrics, InFlight, KeyMetrics, OpenConnection, RouteMetrics, UpstreamMetrics,
 };
 pub use labels::{Attempt, Build, Fetched, Limit, Outcome, Reason, Replay, Watched};
+pub use queue::{CommitMetrics, Delivered, DeliveryMetrics, Waiting};
 
 use self::families::{Families, counter, gauge, labelled_counter, labelled_gauge, opts, register};
+use self::queue::QueueFamilies;
 use self::scraped::Watches;
 use crate::clock::UnixMillis;
 
@@ -40,6 +43,7 @@ pub struct Metrics {
     registry: Registry,
     reasons: &'static [Reason],
     families: Families,
+    queue: QueueFamilies,
     unrouted: Arc<RouteMetrics>,
     open_connections: IntGauge,
     connections: IntCounter,
@@ -91,6 +95,7 @@ impl Metrics {
                 )),
             ),
             watches: Mutex::new(Watches::new(&registry)),
+            queue: QueueFamilies::new(&registry),
             registry,
             reasons,
             families,
@@ -115,6 +120,31 @@ impl Metrics {
     /// The handles of the fetcher of keys.
     pub fn fetches(&self) -> FetchMetrics {
         FetchMetrics::new(&self.families)
+    }
+
+    /// The counters of the deliveries of one lane, for whoever builds it. Equal names give the same counters.
+    pub fn deliveries(&self, route: &str, destination: &str) -> Arc<DeliveryMetrics> {
+        Arc::new(self.queue.lane(route, destination))
+    }
+
+    /// For an engine to observe its commits.
+    pub fn commits(&self) -> CommitMetrics {
+        self.queue.commits()
+    }
+
+    /// What waits in the queue at this moment, and whether it takes more; replaces what was shown before.
+    pub fn show_queue(&self, waiting: &[Waiting], writable: bool) {
+        self.queue.show(waiting, writable);
+    }
+
+    /// Whether an upstream is delivered to: 0 yes, 1 tried carefully, 2 left alone.
+    pub fn show_breaker(&self, upstream: &str, state: u8) {
+        self.queue.show_breaker(upstream, state);
+    }
+
+    /// Whether an operator paused a route.
+    pub fn show_paused(&self, route: &str, paused: bool) {
+        self.queue.show_paused(route, paused);
     }
 
     /// Counts a connection from outside as open until the returned guard is dropped.
@@ -235,6 +265,7 @@ mod tests {
         let _connection = metrics.connection_opened();
         for outcome in [
             Outcome::Forwarded,
+            Outcome::Queued,
             Outcome::Replied,
             Outcome::Duplicate,
             Outcome::Passed,
@@ -276,6 +307,22 @@ mod tests {
         ]
         .into_iter()
         .for_each(|fetched| fetches.ended(fetched));
+        let deliveries = metrics.deliveries(route, route);
+        [Delivered::Yes, Delivered::Later, Delivered::Never]
+            .into_iter()
+            .for_each(|delivered| deliveries.attempted(delivered, Duration::from_millis(3)));
+        deliveries.arrived(Duration::from_secs(40));
+        metrics.commits().committed(7, Duration::from_millis(3));
+        let waiting = Waiting {
+            route: route.into(),
+            destination: route.into(),
+            state: "dead",
+            deliveries: 3,
+            oldest: Some(Duration::from_secs(90)),
+        };
+        metrics.show_queue(&[waiting], true);
+        metrics.show_breaker("app", 2);
+        metrics.show_paused(route, true);
         metrics.config_started(UnixMillis(1500));
         metrics.config_reloaded(UnixMillis(2500));
         metrics.config_refused();
@@ -289,6 +336,7 @@ mod tests {
         let samples = samples(&metrics);
         let expected = [
             (requests("r", "forwarded", "-"), 1.0),
+            (requests("r", "queued", "-"), 1.0),
             (requests("r", "replied", "-"), 1.0),
             (requests("r", "duplicate", "-"), 1.0),
             (requests("r", "passed", "-"), 1.0),
@@ -297,18 +345,21 @@ mod tests {
             (requests("r", "refused", "bad_framing"), 1.0),
             (requests("r", "refused", "mismatch"), 1.0),
             (requests("r", "refused", "too_large"), 1.0),
-            ("hookward_request_seconds_count{route=\"r\"}".into(), 9.0),
+            ("hookward_request_seconds_count{route=\"r\"}".into(), 10.0),
             (
                 "hookward_request_seconds_bucket{route=\"r\",le=\"0.00025\"}".into(),
                 4.0,
             ),
-            ("hookward_request_seconds_bucket{route=\"r\",le=\"0.0005\"}".into(), 9.0),
+            (
+                "hookward_request_seconds_bucket{route=\"r\",le=\"0.0005\"}".into(),
+                10.0,
+            ),
             (
                 "hookward_verify_seconds_bucket{route=\"r\",le=\"0.000002\"}".into(),
                 1.0,
             ),
-            ("hookward_body_bytes_total{direction=\"in\",route=\"r\"}".into(), 5120.0),
-            ("hookward_body_bytes_total{direction=\"out\",route=\"r\"}".into(), 10.0),
+            ("hookward_body_bytes_total{direction=\"in\",route=\"r\"}".into(), 6144.0),
+            ("hookward_body_bytes_total{direction=\"out\",route=\"r\"}".into(), 12.0),
             (
                 "hookward_limit_hits_total{limit=\"client_rate\",route=\"r\"}".into(),
                 1.0,

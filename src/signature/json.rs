@@ -44,6 +44,21 @@ impl JsonPath {
         Ok(JsonPath { names })
     }
 
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// A sentence for the person who typed it.
+    pub fn read(text: &str) -> Result<JsonPath, String> {
+        JsonPath::parse("", text).map_err(|error| error.problem)
+    }
+
+    /// The text of the member in `body`: a string's content or an integer's digits, of at most `bytes_max` bytes.
+    /// `None` when it is absent, repeated, of another type or too long, and when the body is not one JSON document.
+    pub fn text_in(&self, body: &[u8], bytes_max: usize) -> Option<String> {
+        let [text] = find(body, [Some(Wanted { path: self, bytes_max })]);
+        text
+    }
+
     /// The names, from the outside in.
     pub(super) fn names(&self) -> &[String] {
         &self.names

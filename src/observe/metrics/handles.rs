@@ -141,8 +141,9 @@ struct Requests {
 }
 
 /// Outcomes before the reasons in [`Requests::slots`].
-const UNREFUSED: [Outcome; 5] = [
+const UNREFUSED: [Outcome; 6] = [
     Outcome::Forwarded,
+    Outcome::Queued,
     Outcome::Replied,
     Outcome::Duplicate,
     Outcome::Passed,
@@ -164,7 +165,7 @@ impl Requests {
         let expected = |outcome: &Outcome| match outcome {
             Outcome::Passed => !routed,
             Outcome::Failed => true,
-            Outcome::Forwarded | Outcome::Replied | Outcome::Duplicate => routed,
+            Outcome::Forwarded | Outcome::Queued | Outcome::Replied | Outcome::Duplicate => routed,
             Outcome::Refused(position) => reasons.get(*position).is_some_and(|reason| reason.routed == routed),
         };
         for outcome in UNREFUSED
@@ -181,10 +182,11 @@ impl Requests {
     fn counter(&self, outcome: Outcome) -> &IntCounter {
         let (slot, reason) = match outcome {
             Outcome::Forwarded => (0, NONE),
-            Outcome::Replied => (1, NONE),
-            Outcome::Duplicate => (2, NONE),
-            Outcome::Passed => (3, NONE),
-            Outcome::Failed => (4, NONE),
+            Outcome::Queued => (1, NONE),
+            Outcome::Replied => (2, NONE),
+            Outcome::Duplicate => (3, NONE),
+            Outcome::Passed => (4, NONE),
+            Outcome::Failed => (5, NONE),
             Outcome::Refused(position) => match self.reasons.get(position) {
                 Some(reason) => (UNREFUSED.len() + position, reason.label),
                 None => return self.counter(Outcome::Failed),

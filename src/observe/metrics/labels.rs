@@ -27,6 +27,8 @@ pub struct Reason {
 pub enum Outcome {
     /// The upstream's answer was given back, whatever its status.
     Forwarded,
+    /// The event is in the queue, and its provider was told so.
+    Queued,
     /// The gateway answered in the provider's protocol: a challenge, a handshake.
     Replied,
     /// A repeat of an event, answered with the first success's status and not forwarded.
@@ -44,6 +46,7 @@ impl Outcome {
     pub fn label(self) -> &'static str {
         match self {
             Outcome::Forwarded => "forwarded",
+            Outcome::Queued => "queued",
             Outcome::Replied => "replied",
             Outcome::Duplicate => "duplicate",
             Outcome::Passed => "passed",
