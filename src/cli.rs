@@ -1,4 +1,4 @@
-//! The command line: `run`, `check`, `providers`, `sign`, `send`, `explain`.
+//! The command line: `run`, `check`, `providers`, `sign`, `send`, `explain`, `events`.
 //!
 //! Every command is a file in `cli/`. Exit codes: 0 success; 1 it did not work; 2 wrong usage; 78 (`EX_CONFIG` of
 //! sysexits) a configuration that must not start. What a command reports goes to standard output, what went wrong
@@ -7,6 +7,7 @@
 
 mod check;
 mod client;
+mod events;
 mod explain;
 mod providers;
 mod run;
@@ -48,6 +49,8 @@ enum Command {
     Send(send::Send),
     /// Say why a captured request is refused
     Explain(explain::Explain),
+    /// Look at queued events, deliver them again, end or remove them
+    Events(events::Events),
 }
 
 /// Parses the command line, runs the command and says how it ended.
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Sign(sign) => sign.execute(),
         Command::Send(send) => send.execute(),
         Command::Explain(explain) => explain.execute(),
+        Command::Events(events) => events.execute(),
     };
     result.unwrap_or_else(|problem| {
         complain(format_args!("hookward: {problem:#}\n"));

@@ -15,7 +15,9 @@
 //!   [`signature::Proof`];
 //! - forgeries touch neither a provider's budget nor the memory of events;
 //! - an event is remembered as done only when the backend took it, so a provider's retry is never a replay;
-//! - the upstream gets the bytes that were signed, under one `Content-Length` that we wrote.
+//! - the upstream gets the bytes that were signed, under one `Content-Length` that we wrote;
+//! - a queued event's provider is told so on the strength of a [`queue::Receipt`], which only the queue makes, about
+//!   what is on disk.
 //!
 //! The `hookward` binary is the first user of this library. Another Pingora proxy can protect its own paths with
 //! [`open`] and [`gateway::Guard::request_filter`]; see `examples/`. [`signature`] and [`providers`] are usable alone.
@@ -25,7 +27,9 @@ pub mod config;
 pub mod server;
 
 pub mod gateway;
+pub mod queue;
 
+pub mod database;
 pub mod event;
 pub mod fetch;
 pub mod providers;
@@ -43,7 +47,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The guard that a configuration file describes, for use inside another Pingora proxy. Listeners, threads and logs
-/// of the file are not used: those are the proxy's own. Nor is there a sample backend.
+/// of the file are not used: those are the proxy's own. Nor is there a sample backend. What is queued is delivered from
+/// the first request on.
 ///
 /// # Errors
 /// Every problem of the file; warnings go to the `log` facade.
@@ -62,7 +67,10 @@ pub fn open(path: impl AsRef<Path>) -> Result<Arc<gateway::Guard>, Box<config::P
     match plan {
         Some(plan) if !problems.has_errors() => {
             problems.to_string().lines().for_each(|problem| log::warn!("{problem}"));
-            Ok(plan.guard(clock, observe::AccessLog::off()))
+            plan.guard(clock, observe::AccessLog::off()).map_err(|problem| {
+                problems.error(&config::KeyPath::root().key("data"), problem.to_string());
+                Box::new(problems)
+            })
         }
         _ => Err(Box::new(problems)),
     }

@@ -5,7 +5,9 @@
 //! `Server` is not used: it sleeps out its grace period even when nothing is in flight, and binds by retrying.
 
 mod admin;
+mod api;
 mod chunks;
+mod desk;
 mod drain;
 mod handshake;
 mod ingress;
@@ -36,6 +38,7 @@ use ingress::Ingress;
 use proxy::Gateway;
 use sample::Sample;
 
+pub(crate) use desk::Desk;
 pub use ingress::IngressSettings;
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
@@ -133,8 +136,7 @@ impl Server {
     /// # Errors
     /// A socket that the system does not give out.
     pub fn start(bound: Bound, settings: &ServerSettings, guard: &Arc<Guard>) -> io::Result<Self> {
-        let shared = guard.shared();
-        guard.keep_upstreams_fresh();
+        guard.start_background();
         let (stop, stopping) = watch::channel(false);
         // While webhooks are drained, operators still ask whether the gateway is ready, and the last events are still
         // to arrive.
@@ -150,8 +152,8 @@ impl Server {
             services.push(serve(listener, "webhooks", app, &stopping)?);
         }
         if let Some(listener) = bound.admin {
-            let shared = Arc::clone(shared);
-            services.push(serve(listener, "admin", Admin { shared }, &ending)?);
+            let guard = Arc::clone(guard);
+            services.push(serve(listener, "admin", Admin { guard }, &ending)?);
         }
         services.push(serve(bound.sample, "sample", Sample, &ending)?);
         Ok(Server {
@@ -171,7 +173,16 @@ impl Server {
     /// Ends in order: not ready, no new connections, requests in flight finished or refused in time, log written.
     pub async fn stop(self) {
         let shared: &Shared = self.guard.shared();
-        drain::drain(shared, &self.stop, self.drain).await;
+        let delivering = async {
+            if let Some(worker) = shared.worker() {
+                worker.stop(self.drain).await;
+            }
+        };
+        tokio::join!(drain::drain(shared, &self.stop, self.drain), delivering);
+        // After the last event was accepted: every lease goes back, and the next start delivers at once.
+        if let Some(worker) = shared.worker() {
+            worker.queue().close().await;
+        }
         // Fails only when no service is left to hear it.
         let _ = self.end.send(true);
         for service in self.services {

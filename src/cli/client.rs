@@ -1,4 +1,4 @@
-//! A request to one's own gateway, for `hookward send`: one connection, one exchange, everything shown.
+//! A request to one's own gateway, for `hookward send` and `events`: one connection, one exchange, everything shown.
 //!
 //! Plain HTTP only: it is for trying a gateway out from the machine it runs on.
 
@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -23,6 +23,11 @@ pub(super) struct Answer {
 
 /// Posts `body` to `url`.
 pub(super) fn post(url: &str, headers: &HeaderMap, body: &[u8]) -> anyhow::Result<Answer> {
+    exchange(&Method::POST, url, headers, body)
+}
+
+/// Sends one request to `url`.
+pub(super) fn exchange(method: &Method, url: &str, headers: &HeaderMap, body: &[u8]) -> anyhow::Result<Answer> {
     let uri: Uri = url.parse().with_context(|| format!("{url:?} is no address"))?;
     if uri.scheme_str() != Some("http") {
         bail!("{url:?} must begin with http://");
@@ -35,7 +40,7 @@ pub(super) fn post(url: &str, headers: &HeaderMap, body: &[u8]) -> anyhow::Resul
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut head = format!(
-        "POST {target} HTTP/1.1\r\nhost: {authority}\r\ncontent-length: {}\r\n",
+        "{method} {target} HTTP/1.1\r\nhost: {authority}\r\ncontent-length: {}\r\n",
         body.len()
     );
     for (name, value) in headers {

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{EX_CONFIG, complain};
 use crate::clock::Clock;
 use crate::config::{Placed, Plan, Reloaded, plan_file, reload, server_address};
-use crate::gateway::{Guard, ReplayPolicy, RouteSettings};
+use crate::gateway::{Deliver, Guard, ReplayPolicy, RouteSettings};
 use crate::observe::{AccessLog, ProcessLog, ProcessLogSettings};
 use crate::server::{Bound, Server};
 
@@ -60,7 +60,7 @@ impl Run {
             false => AccessLog::off(),
         };
         plan.place(&placed);
-        let guard = plan.guard(clock, access);
+        let guard = plan.guard(clock, access).context("cannot use the data directory")?;
         guard.rules().look_up().await;
         let mut signals = Signals::new()?;
         let banner = banner(&plan, &bound);
@@ -150,7 +150,13 @@ fn banner(plan: &Plan, bound: &Bound) -> String {
         Some(upstream) => text.push_str(&format!("  everything else -> {upstream}, not verified\n")),
         None => text.push_str("  everything else: 404\n"),
     }
-    text.push_str("  repeats are remembered in memory: a restart forgets them\n");
+    match &plan.data {
+        Some(data) => text.push_str(&format!(
+            "  events and repeats are kept in {}\n",
+            data.data.dir.display()
+        )),
+        None => text.push_str("  repeats are remembered in memory: a restart forgets them\n"),
+    }
     if let (Some(route), Some(address)) = (plan.gateway.routes.first(), bound.listen().first()) {
         let provider = &route.provider.id;
         let url = format!("http://{address}{}", route.path);
@@ -171,12 +177,19 @@ fn route_line(route: &RouteSettings) -> String {
         ReplayPolicy::Guard { keep, .. } => format!("repeats known for {} h", keep.as_secs() / 3600),
         ReplayPolicy::Off => "repeats let through".to_owned(),
     };
+    let way = match &route.deliver {
+        Deliver::Forward { upstream, .. } => upstream.clone(),
+        Deliver::Queue { destinations, .. } => {
+            let names: Vec<_> = destinations.iter().map(|destination| &*destination.name).collect();
+            format!("queue -> {}", names.join(", "))
+        }
+    };
     format!(
         "  {} {}{} -> {}\n      {}: {} events per {:?}, bodies up to {} KiB, {} in flight, {replay}\n",
         methods.join(","),
         route.host.as_deref().unwrap_or(""),
         route.path,
-        route.upstream,
+        way,
         route.provider.id,
         route.rate.count,
         route.rate.per,
