@@ -7,6 +7,7 @@ mod gateway;
 mod h2;
 pub mod process;
 mod published;
+mod queue;
 mod upstream;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use event::{Event, PROVIDERS, secret_of};
 pub use gateway::{Gateway, NOW, SECRET, github, route_yaml, sign_github};
 pub use h2::H2;
 pub use published::{Sns, TOPIC, sns_event, sns_message, unsigned_sns_event};
+pub use queue::{API_SECRET, Folder, Queueing, api};
 pub use upstream::{Act, Blackhole, Recorded, Refusing, Upstream, Wire, bare};
 
 /// Waits until something has come about; nothing here takes long, so what takes long never comes.

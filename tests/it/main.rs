@@ -20,6 +20,7 @@ mod limits;
 mod passthrough;
 mod process;
 mod published;
+mod queue;
 mod refusals;
 mod reload;
 mod replay;

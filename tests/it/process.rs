@@ -1,7 +1,10 @@
 //! The program itself, as a process: what it says, how it ends, what it obeys, and what it never tells.
 
 mod commands;
+mod events;
 mod explain;
+mod hono;
+mod kills;
 mod operators;
 mod run;
 mod secrecy;

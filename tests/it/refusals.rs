@@ -8,7 +8,8 @@ use hookward::clock::UnixMillis;
 use hookward::gateway::{Connection, Reason};
 
 use crate::harness::{
-    Act, Client, Conf, Event, Gateway, NOW, SECRET, Sns, Upstream, bare, sns_event, sns_message, until,
+    Act, Client, Conf, Event, Folder, Gateway, NOW, Queueing, Refusing, SECRET, Sns, Upstream, bare, request,
+    sns_event, sns_message, until,
 };
 
 /// An hour after the gateway has started: the secret of one route has expired.
@@ -111,6 +112,30 @@ impl Tour {
     }
 
     /// What needs no more than waiting, which this gateway does not do for long.
+    /// Fills a data directory until nothing more fits.
+    async fn no_room(&mut self) {
+        let (folder, away) = (Folder::new(), Refusing::new());
+        let conf = Queueing::in_folder(&folder)
+            .upstream("app", away.address, "")
+            .route("github", "github", "app", "")
+            .data("bytes: 2MiB");
+        let gateway = Gateway::start(&conf.yaml()).await;
+        for n in 0..64_u8 {
+            let body = vec![n; 200_000];
+            let event = Event { body, ..event(0) }.sign("github", "", LATER, SECRET);
+            let answer = request(gateway.address, &event.bytes()).await;
+            if answer.status != 200 {
+                break;
+            }
+        }
+        let event = Event {
+            body: vec![255; 200_000],
+            ..event(0)
+        }
+        .sign("github", "", LATER, SECRET);
+        self.send(&gateway, Reason::QueueDown, &event.bytes()).await;
+    }
+
     async fn slow_requests(&mut self, hasty: &Gateway) {
         let cases = [
             (Reason::HeadTooSlow, event(1).head()[..50].to_vec()),
@@ -233,6 +258,7 @@ async fn every_reason_is_met_by_a_real_request() {
     tour.slow_requests(&Gateway::start(&hasty.yaml()).await).await;
     tour.published_keys(&small).await;
     let full = Gateway::start(&small.clone().top("replay: { entries: 1 }").yaml()).await;
+    tour.no_room().await;
     let rated = Gateway::start(&small.limits("client_rate: 1/m, client_burst: 1").yaml()).await;
     for (gateway, reason) in [(&full, Reason::StoreDown), (&rated, Reason::ClientRate)] {
         let mut first = Client::connect(gateway.address).await;

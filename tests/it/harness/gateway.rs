@@ -54,7 +54,7 @@ impl Gateway {
         let clock = ManualClock::at(NOW);
         let log = Log::default();
         let access = AccessLog::to(Format::Json, log.clone()).unwrap();
-        let guard = plan.guard_in(world, clock.clock(), access);
+        let guard = plan.guard_in(world, clock.clock(), access).unwrap();
         guard.rules().look_up().await;
         let bound = Bound::new(&plan.server).unwrap();
         let (address, admin) = (bound.listen()[0], bound.admin().unwrap());

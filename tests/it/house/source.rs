@@ -149,8 +149,9 @@ impl Source {
             .strip_suffix("/lib")
             .or(folder.strip_suffix("/main"))
             .unwrap_or(folder);
-        let declared = self.text.split("#[cfg(test)]\nmod ").skip(1);
-        let names = declared.filter_map(|rest| rest.split_once([';', ' ']));
+        let declared = self.text.split("#[cfg(test)]\n").skip(1);
+        let modules = declared.filter_map(|rest| rest.trim_start_matches("pub(crate) ").strip_prefix("mod "));
+        let names = modules.filter_map(|rest| rest.split_once([';', ' ']));
         names.map(|(name, _)| format!("{folder}/{name}.rs")).collect()
     }
 }

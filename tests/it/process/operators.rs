@@ -12,7 +12,7 @@ async fn operators_have_a_side_of_their_own() {
     for (path, status, body) in [
         ("/healthz", 200, "ok\n"),
         ("/readyz", 200, "ready\n"),
-        ("/", 404, "/metrics /healthz /readyz\n"),
+        ("/", 404, "/metrics /healthz /readyz /api/\n"),
     ] {
         let answer = get(gateway.admin, path).await;
         assert_eq!((answer.status, answer.text()), (status, body), "{path}");
