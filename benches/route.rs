@@ -26,7 +26,8 @@ fn rules(routes: usize) -> Arc<Rules> {
     let (plan, problems) = plan_text("bench.yaml", &text, clock.wall());
     let guard: Arc<Guard> = plan
         .unwrap_or_else(|| panic!("{problems}"))
-        .guard(clock, AccessLog::off());
+        .guard(clock, AccessLog::off())
+        .unwrap();
     guard.rules()
 }
 
