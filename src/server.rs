@@ -7,12 +7,17 @@
 mod admin;
 mod api;
 mod chunks;
+mod connection;
 mod desk;
+mod doors;
 mod drain;
 mod handshake;
 mod ingress;
+mod listen;
+mod proxied;
 mod proxy;
 mod sample;
+mod tls;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -20,6 +25,7 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use pingora_core::apps::{HttpServerOptions, ServerApp};
 use pingora_core::listeners::ListenerConfig;
@@ -34,12 +40,16 @@ use tokio::task::JoinHandle;
 
 use crate::gateway::{Guard, Shared};
 use admin::Admin;
+use doors::Doors;
 use ingress::Ingress;
+use listen::Door;
 use proxy::Gateway;
 use sample::Sample;
 
 pub(crate) use desk::Desk;
+pub use doors::DoorSettings;
 pub use ingress::IngressSettings;
+pub use tls::{CertificateFiles, Certificates, TlsError, TlsSettings};
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
@@ -54,16 +64,29 @@ const PASSTHROUGH_TRIES_MAX: usize = 8;
 /// How the server runs; fixed for the life of the process.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
-    /// Addresses for webhooks and the passed-through application.
-    pub listen: Vec<String>,
+    /// Where webhooks and requests for the passed-through application come in.
+    pub listen: Vec<ListenSettings>,
     /// The address for operators.
     pub admin: Option<String>,
-    /// Bounds on connections from outside.
+    /// How many connections may be open.
+    pub doors: DoorSettings,
+    /// Bounds on each of them.
     pub ingress: IngressSettings,
     /// Longest wait for requests in flight at the end.
     pub drain: Duration,
     /// Worker threads of the runtime; `None`: one per core.
     pub threads: Option<usize>,
+}
+
+/// One address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenSettings {
+    /// Address and port.
+    pub address: String,
+    /// TLS, if it is spoken here.
+    pub tls: Option<TlsSettings>,
+    /// The load balancers that begin each connection with a PROXY protocol header; `None`: nobody does.
+    pub proxies: Option<Vec<IpNet>>,
 }
 
 /// Sockets that are bound and not yet served.
@@ -86,7 +109,11 @@ impl Bound {
             })
         };
         Ok(Bound {
-            listen: settings.listen.iter().map(bind).collect::<Result<_, _>>()?,
+            listen: settings
+                .listen
+                .iter()
+                .map(|listen| bind(&listen.address))
+                .collect::<Result<_, _>>()?,
             admin: settings.admin.as_ref().map(bind).transpose()?,
             sample: bind(&"127.0.0.1:0".to_owned())?,
         })
@@ -127,6 +154,7 @@ pub struct Server {
     /// Ends the others, once nothing is in flight.
     end: watch::Sender<bool>,
     services: Vec<JoinHandle<()>>,
+    certificates: Vec<Option<Certificates>>,
     drain: Duration,
 }
 
@@ -134,22 +162,34 @@ impl Server {
     /// Starts serving on `bound`, on the Tokio runtime this is called on.
     ///
     /// # Errors
-    /// A socket that the system does not give out.
+    /// A socket that the system does not give out, or certificates that cannot be used.
     pub fn start(bound: Bound, settings: &ServerSettings, guard: &Arc<Guard>) -> io::Result<Self> {
         guard.start_background();
         let (stop, stopping) = watch::channel(false);
         // While webhooks are drained, operators still ask whether the gateway is ready, and the last events are still
         // to arrive.
         let (end, ending) = watch::channel(false);
-        let ingress = Arc::new(proxy(guard, settings.ingress));
+        let ingress = Arc::new(Ingress {
+            settings: settings.ingress,
+            guard: Arc::clone(guard),
+            proxy: Arc::new(proxy(guard, settings.ingress)),
+        });
+        let doors = Doors::new(settings.doors.clone());
         let mut services = Vec::new();
-        for listener in bound.listen {
-            let app = Ingress {
-                settings: settings.ingress,
-                guard: Arc::clone(guard),
-                proxy: Arc::clone(&ingress),
+        let mut certificates = Vec::new();
+        for (listener, listen) in bound.listen.into_iter().zip(&settings.listen) {
+            let own = listen.tls.as_ref().map(Certificates::read).transpose();
+            let own = own.map_err(io::Error::other)?;
+            let door = Door {
+                ingress: Arc::clone(&ingress),
+                doors: Arc::clone(&doors),
+                certificates: own.clone(),
+                proxies: listen.proxies.as_deref().map(Arc::from),
             };
-            services.push(serve(listener, "webhooks", app, &stopping)?);
+            certificates.push(own);
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            services.push(tokio::spawn(door.accept(listener, stopping.clone())));
         }
         if let Some(listener) = bound.admin {
             let guard = Arc::clone(guard);
@@ -161,8 +201,14 @@ impl Server {
             stop,
             end,
             services,
+            certificates,
             drain: settings.drain,
         })
+    }
+
+    /// The certificates of each listener that speaks TLS, in the order of the settings.
+    pub fn certificates(&self) -> &[Option<Certificates>] {
+        &self.certificates
     }
 
     /// The guard at work.

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{EX_CONFIG, complain};
 use crate::clock::Clock;
-use crate::config::{Placed, Plan, Reloaded, plan_file, reload, server_address};
+use crate::config::{Placed, Plan, Reloaded, Watch, plan_file, reload, server_address};
 use crate::gateway::{Deliver, Guard, ReplayPolicy, RouteSettings};
 use crate::observe::{AccessLog, ProcessLog, ProcessLogSettings};
 use crate::server::{Bound, Server};
@@ -42,6 +42,7 @@ impl Run {
         let placed = Placed {
             sample: bound.sample(),
             upstream,
+            certificates: Vec::new(),
         };
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if let Some(threads) = plan.server.threads {
@@ -54,7 +55,7 @@ impl Run {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn serve(self, mut plan: Plan, bound: Bound, placed: Placed, clock: Clock) -> anyhow::Result<()> {
+    async fn serve(self, mut plan: Plan, bound: Bound, mut placed: Placed, clock: Clock) -> anyhow::Result<()> {
         let access = match plan.log.access {
             true => AccessLog::stdout(plan.log.format).context("cannot start the access log")?,
             false => AccessLog::off(),
@@ -64,10 +65,23 @@ impl Run {
         guard.rules().look_up().await;
         let mut signals = Signals::new()?;
         let banner = banner(&plan, &bound);
-        let server = Server::start(bound, &plan.server, &guard).context("cannot serve")?;
+        let mut settings = plan.server.clone();
+        settings.doors.fit(descriptors());
+        let server = Server::start(bound, &settings, &guard).context("cannot serve")?;
+        placed.certificates = server.certificates().to_vec();
         complain(banner);
-        while signals.next().await == Wish::Reload {
-            self.reload(&guard, &plan, &placed).await;
+        let mut watch = plan.watch.map(|every| Watch::new(self.files(&plan.files), every));
+        loop {
+            let wish = tokio::select! {
+                wish = signals.next() => wish,
+                () = changed(&mut watch) => Wish::Reload,
+            };
+            if wish == Wish::End {
+                break;
+            }
+            if let (Some(files), Some(watch)) = (self.reload(&guard, &plan, &placed).await, &mut watch) {
+                watch.follow(self.files(&files));
+            }
         }
         tokio::select! {
             () = server.stop() => {}
@@ -77,10 +91,20 @@ impl Run {
         Ok(())
     }
 
-    async fn reload(&self, guard: &Guard, running: &Plan, placed: &Placed) {
+    /// The files to watch: the configuration, and those that it names.
+    fn files(&self, named: &[PathBuf]) -> Vec<PathBuf> {
+        std::iter::once(&self.file).chain(named).cloned().collect()
+    }
+
+    /// Reloads; the files that the new configuration names.
+    async fn reload(&self, guard: &Guard, running: &Plan, placed: &Placed) -> Option<Vec<PathBuf>> {
         let file = self.file.display();
         match reload(&self.file, guard, running, placed).await {
-            Reloaded::Done(problems, waiting) => {
+            Reloaded::Done {
+                problems,
+                waiting,
+                files,
+            } => {
                 for problem in problems.to_string().lines() {
                     log::warn!("{problem}");
                 }
@@ -88,15 +112,29 @@ impl Run {
                     log::warn!("{file}: changes of {} wait for a restart", waiting.join(", "));
                 }
                 log::info!("{file}: reloaded");
+                Some(files)
             }
             Reloaded::Refused(problems) => {
                 for problem in problems.to_string().lines() {
                     log::error!("{problem}");
                 }
                 log::error!("{file}: not reloaded; the configuration in force stays");
+                None
             }
         }
     }
+}
+
+async fn changed(watch: &mut Option<Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Raises the number of descriptors to what the system allows; how many that is.
+fn descriptors() -> u64 {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX)
 }
 
 #[derive(PartialEq)]
@@ -136,8 +174,9 @@ impl Signals {
 /// What listens where, what is verified how, and what to try first.
 fn banner(plan: &Plan, bound: &Bound) -> String {
     let mut text = format!("hookward {}\n\n", env!("CARGO_PKG_VERSION"));
-    for address in bound.listen() {
-        text.push_str(&format!("  webhooks   http://{address}\n"));
+    for (address, listen) in bound.listen().iter().zip(&plan.server.listen) {
+        let protocol = if listen.tls.is_some() { "https" } else { "http" };
+        text.push_str(&format!("  webhooks   {protocol}://{address}\n"));
     }
     if let Some(address) = bound.admin() {
         text.push_str(&format!("  admin      http://{address}/metrics /healthz /readyz\n"));

@@ -5,16 +5,19 @@
 //! of it is repaired by guessing; a plan comes out only when there is no error. What one route gets wrong does not
 //! keep the others from being looked at.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::data;
 use super::delivery;
 use super::file::{File, LogFormat, LogLevel, RouteFile, UpstreamFile};
+use super::listen;
 use super::path::KeyPath;
 use super::problem::Problems;
 use super::routes::{self, RouteKeys, bytes, rate};
+use super::settings::SettingFile;
 use super::value::Switch;
 use super::{load, parse};
 use crate::clock::{Clock, UnixMillis};
@@ -24,7 +27,7 @@ use crate::gateway::{ClientSettings, GatewaySettings, Guard, Rules, Shared};
 use crate::observe::{AccessLog, Format};
 use crate::providers::Provider;
 use crate::queue::{Queue, SqliteQueue, SqliteSettings};
-use crate::server::{IngressSettings, ServerSettings};
+use crate::server::ServerSettings;
 use crate::store::{MemoryReplay, ReplayStore};
 use crate::upstream::{ServerSettings as UpstreamServer, UpstreamSettings};
 
@@ -41,6 +44,10 @@ pub struct Plan {
     pub replay_entries: u32,
     /// Where events lie on disk; `None`: nowhere.
     pub data: Option<SqliteSettings>,
+    /// The files that were read on the way, but for the configuration itself: secrets and certificates.
+    pub files: Vec<PathBuf>,
+    /// How often all of them are looked at for changes; `None`: never.
+    pub watch: Option<Duration>,
 }
 
 /// What is written to standard output and standard error.
@@ -130,11 +137,12 @@ fn build(file: &File, problems: &mut Problems, now: UnixMillis) -> Plan {
     unused_upstreams(file, problems);
     ranges(file, problems);
     Plan {
-        server: server(file, problems),
+        server: listen::server(file, problems),
         gateway: GatewaySettings {
             client: ClientSettings {
                 rate: rate(file.limits.client_rate, file.limits.client_burst),
                 body_timeout: file.client.body_timeout.0,
+                body_rate: file.client.body_rate.0,
                 trusted_proxies: file.client.trusted_proxies.iter().map(|network| network.0).collect(),
             },
             memory_bytes_max,
@@ -154,39 +162,32 @@ fn build(file: &File, problems: &mut Problems, now: UnixMillis) -> Plan {
         },
         replay_entries: file.replay.entries.0.get(),
         data: data::settings(file),
+        files: files(file),
+        watch: match file.watch {
+            Switch::On(every) => Some(every.0),
+            Switch::Off => None,
+        },
     }
 }
 
-fn server(file: &File, problems: &mut Problems) -> ServerSettings {
-    let root = KeyPath::root();
-    if file.listen.is_empty() {
-        problems
-            .error(&root.key("listen"), "has no address")
-            .suggest("0.0.0.0:8080");
-    }
-    let admin = match &file.admin {
-        Switch::On(address) => Some(address.0),
-        Switch::Off => None,
-    };
-    let mut seen = HashMap::new();
-    for (index, address) in file.listen.iter().enumerate() {
-        let path = root.key("listen").index(index);
-        let taken = address.0.port() != 0 && (seen.insert(address.0, index).is_some() || admin == Some(address.0));
-        if taken {
-            problems.error(&path, format!("{} is listened on already", address.0));
-        }
-    }
-    ServerSettings {
-        listen: file.listen.iter().map(|address| address.0.to_string()).collect(),
-        admin: admin.map(|address| address.to_string()),
-        ingress: IngressSettings {
-            head_timeout: file.client.head_timeout.0,
-            head_bytes_max: bytes(file.client.head_bytes.0),
-            idle_timeout: file.client.idle_timeout.0,
-        },
-        drain: file.drain.0,
-        threads: file.threads.map(|threads| threads.0.get() as usize),
-    }
+/// Secrets, settings and certificates that are files.
+fn files(file: &File) -> Vec<PathBuf> {
+    let own = file.routes.iter().flat_map(|route| &route.secrets);
+    let resigning = file.routes.iter().filter_map(|route| route.resign.as_ref());
+    let secrets = own.chain(resigning.flat_map(|resign| &resign.secrets));
+    let secrets = secrets.chain(file.api.iter().flat_map(|api| &api.secrets));
+    let settings = file.routes.iter().flat_map(|route| route.settings.values());
+    let settings = settings.filter_map(|setting| match setting {
+        SettingFile::From(source) => source.file.as_ref(),
+        SettingFile::Written(_) => None,
+    });
+    let certificates = file.listen.iter().filter_map(|listen| listen.0.tls.as_ref());
+    let certificates = certificates.flat_map(|tls| {
+        let pairs = tls.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+        pairs.chain(&tls.client_ca)
+    });
+    let secrets = secrets.filter_map(|secret| secret.file.as_ref());
+    secrets.chain(settings).chain(certificates).cloned().collect()
 }
 
 fn own_schemes(file: &File, problems: &mut Problems) -> BTreeMap<String, Arc<Provider>> {

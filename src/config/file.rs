@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::listen::Listen;
 use super::settings::SettingFile;
 use super::value::{Address, Count, Date, Method, Name, Network, Rate, Size, Span, Switch, Written};
 use crate::providers::ProviderFile;
@@ -30,7 +31,7 @@ pub use delivery::{
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// Where webhooks come in; one address or more.
-    pub listen: Vec<Address>,
+    pub listen: Vec<Listen>,
     /// Where `/metrics`, `/healthz` and `/readyz` are answered.
     #[serde(default = "default_admin")]
     pub admin: Switch<Address>,
@@ -49,6 +50,9 @@ pub struct File {
     /// Longest wait at the end for requests in flight.
     #[serde(default = "default_drain")]
     pub drain: Span,
+    /// How often the files in use are looked at for changes.
+    #[serde(default = "default_watch")]
+    pub watch: Switch<Span>,
     /// Limits of the whole process.
     #[serde(default)]
     pub limits: LimitsFile,
@@ -116,8 +120,16 @@ pub struct ClientFile {
     pub head_bytes: Size,
     /// Longest time for the whole body of a request.
     pub body_timeout: Span,
+    /// Slowest body that is waited for, measured after a few seconds.
+    pub body_rate: Size,
     /// How long a connection may stay open between requests.
     pub idle_timeout: Span,
+    /// Open connections in all.
+    pub connections: Count,
+    /// Open connections of one client address.
+    pub connections_each: Count,
+    /// Requests on one connection.
+    pub requests_each: Count,
     /// Proxies in front of the gateway whose `x-forwarded-for` is believed.
     pub trusted_proxies: Vec<Network>,
 }
@@ -292,7 +304,11 @@ impl Default for ClientFile {
             head_timeout: seconds(10),
             head_bytes: Size(32 * 1024),
             body_timeout: seconds(30),
+            body_rate: Size(1024),
             idle_timeout: seconds(60),
+            connections: count(8192),
+            connections_each: count(1000),
+            requests_each: count(100_000),
             trusted_proxies: Vec::new(),
         }
     }
@@ -361,6 +377,10 @@ impl Default for Switch<RouteReplayFile> {
 
 fn default_admin() -> Switch<Address> {
     Switch::On(Address(std::net::SocketAddr::from(([127, 0, 0, 1], 9464))))
+}
+
+fn default_watch() -> Switch<Span> {
+    Switch::On(seconds(2))
 }
 
 fn default_drain() -> Span {

@@ -5,11 +5,12 @@
 //! what a reload cannot change is said instead of being half done.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::build::{Plan, plan_file};
 use super::problem::Problems;
 use crate::gateway::{Guard, Rules};
+use crate::server::{Certificates, ListenSettings};
 use crate::upstream::ServerSettings;
 
 /// What a file does not know and a process adds to it, at its start and at every reload alike.
@@ -19,12 +20,21 @@ pub struct Placed {
     pub sample: Option<SocketAddr>,
     /// The server that stands in for all upstreams.
     pub upstream: Option<ServerSettings>,
+    /// The certificates of each listener that speaks TLS, in the order of the file the process was started with.
+    pub certificates: Vec<Option<Certificates>>,
 }
 
 /// How a reload ended.
 pub enum Reloaded {
-    /// The new rules are in force. Lists the keys whose change waits for a restart.
-    Done(Problems, Vec<&'static str>),
+    /// The new rules are in force.
+    Done {
+        /// Warnings.
+        problems: Problems,
+        /// The keys whose change waits for a restart.
+        waiting: Vec<&'static str>,
+        /// The files that the new configuration names.
+        files: Vec<PathBuf>,
+    },
     /// The file has errors; the old rules stay in force.
     Refused(Problems),
 }
@@ -40,11 +50,35 @@ pub async fn reload(path: &Path, guard: &Guard, running: &Plan, placed: &Placed)
     };
     plan.place(placed);
     let waiting = plan.waits_for_restart(running);
+    placed.replace_certificates(&plan.server.listen, &running.server.listen);
     let rules = Rules::build(plan.gateway, shared, Some(&guard.rules()));
     rules.look_up().await;
     guard.replace(rules);
     shared.metrics().config_reloaded(shared.clock().wall());
-    Reloaded::Done(problems, waiting)
+    Reloaded::Done {
+        problems,
+        waiting,
+        files: plan.files,
+    }
+}
+
+impl Placed {
+    /// Puts the certificates of `new` in force on those of the `running` listeners that are the same.
+    fn replace_certificates(&self, new: &[ListenSettings], running: &[ListenSettings]) {
+        for ((new, running), certificates) in new.iter().zip(running).zip(&self.certificates) {
+            let (Some(certificates), Some(tls)) = (certificates, &new.tls) else {
+                continue;
+            };
+            if new.address != running.address {
+                continue;
+            }
+            // Read a moment ago when the plan was made; files that changed since are met by the next reload.
+            match Certificates::read(tls) {
+                Ok(read) => certificates.replace(&read),
+                Err(problem) => log::error!("{}: the certificates in force stay: {problem}", new.address),
+            }
+        }
+    }
 }
 
 impl Plan {
@@ -69,7 +103,12 @@ impl Plan {
     fn waits_for_restart(&self, running: &Plan) -> Vec<&'static str> {
         let (new, old) = (&self.server, &running.server);
         let differs = [
-            ("listen", new.listen != old.listen),
+            ("listen", !same_sockets(&new.listen, &old.listen)),
+            ("client.connections", new.doors != old.doors),
+            (
+                "client.requests_each",
+                new.ingress.requests_max != old.ingress.requests_max,
+            ),
             ("admin", new.admin != old.admin),
             ("threads", new.threads != old.threads),
             ("drain", new.drain != old.drain),
@@ -95,4 +134,12 @@ impl Plan {
             .map(|(key, _)| key)
             .collect()
     }
+}
+
+/// Whether the listeners differ in nothing but certificates, which can be replaced.
+fn same_sockets(new: &[ListenSettings], old: &[ListenSettings]) -> bool {
+    let same = |(new, old): (&ListenSettings, &ListenSettings)| {
+        new.address == old.address && new.proxies == old.proxies && new.tls.is_some() == old.tls.is_some()
+    };
+    new.len() == old.len() && new.iter().zip(old).all(same)
 }

@@ -159,7 +159,7 @@ impl ClientLimit {
 }
 
 /// What one subscriber holds: an IPv4 address, or a whole IPv6 /64.
-fn subscriber(client: IpAddr) -> IpAddr {
+pub(crate) fn subscriber(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(address) => {

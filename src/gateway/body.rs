@@ -21,6 +21,9 @@ use crate::clock::Clock;
 /// Room made at once for a body of several pieces.
 const FIRST_ROOM: usize = 64 * 1024;
 
+/// How long a body may be slower than its least rate at the beginning: a lost packet is no attack.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// The bounds of one body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -28,6 +31,16 @@ pub(crate) struct Bounds {
     pub(crate) bytes_max: usize,
     /// From the end of the head to the end of the body.
     pub(crate) timeout: Duration,
+    /// Bytes a second that a sender has to keep up with, once it had [`GRACE`] to begin.
+    pub(crate) rate: u64,
+}
+
+impl Bounds {
+    /// By when a sender has to have sent more than `received`, counted from the end of the head.
+    fn deadline(&self, received: usize) -> Duration {
+        let earned = Duration::from_secs(received as u64) / u32::try_from(self.rate.max(1)).unwrap_or(u32::MAX);
+        self.timeout.min(GRACE.saturating_add(earned))
+    }
 }
 
 /// Reads the whole body; `arrived` sees every piece once, in order, as it arrives. `hold` grows with it.
@@ -46,7 +59,14 @@ pub(crate) async fn read(
     invite(session).await?;
     let started = clock.moment();
     let mut body = Pieces::default();
-    while let Some(piece) = next(session, bounds.timeout.saturating_sub(clock.moment().since(started))).await? {
+    while let Some(piece) = next(
+        session,
+        bounds
+            .deadline(body.len())
+            .saturating_sub(clock.moment().since(started)),
+    )
+    .await?
+    {
         let bytes = body
             .len()
             .checked_add(piece.len())

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
-use pingora_core::protocols::Stream;
+use pingora_core::protocols::IO;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_http::ResponseHeader;
@@ -129,7 +129,7 @@ pub(crate) async fn reply(session: &mut ServerSession, reply: &Reply) -> Written
 
 /// Refuses a request whose head is not worth an HTTP session: broken, too large or too slow. Closes the connection
 /// afterwards, nothing behind the head is looked at.
-pub(crate) async fn refuse_raw(stream: &mut Stream, reason: Reason, mut trail: Trail, shared: &Shared) {
+pub(crate) async fn refuse_raw(stream: &mut impl IO, reason: Reason, mut trail: Trail, shared: &Shared) {
     trail.client(stream_peer(stream));
     let status = StatusCode::from_u16(reason.row().status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = format!("{}\n", reason.word());
@@ -162,7 +162,7 @@ pub(crate) async fn refuse_raw(stream: &mut Stream, reason: Reason, mut trail: T
     trail.close(shared, None);
 }
 
-fn stream_peer(stream: &Stream) -> IpAddr {
+fn stream_peer(stream: &impl IO) -> IpAddr {
     let digest = stream.get_socket_digest();
     let address = digest
         .as_ref()

@@ -51,6 +51,8 @@ pub struct ClientSettings {
     pub rate: Rate,
     /// Longest time for a whole body.
     pub body_timeout: Duration,
+    /// Bytes a second below which a body is too slow.
+    pub body_rate: u64,
     /// Proxies whose `x-forwarded-for` is believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -391,6 +393,7 @@ impl Route {
         Bounds {
             bytes_max: self.body_bytes_max,
             timeout: rules.client.body_timeout,
+            rate: rules.client.body_rate,
         }
     }
 }

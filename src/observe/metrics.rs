@@ -24,7 +24,7 @@ use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 pub use handles::{
     FetchMetrics, HandshakeMetrics, InFlight, KeyMetrics, OpenConnection, RouteMetrics, UpstreamMetrics,
 };
-pub use labels::{Attempt, Build, Fetched, Limit, Outcome, Reason, Replay, Watched};
+pub use labels::{Attempt, Build, Fetched, Limit, Outcome, Reason, Replay, Turned, Watched};
 pub use queue::{CommitMetrics, Delivered, DeliveryMetrics, Waiting};
 
 use self::families::{Families, counter, gauge, labelled_counter, labelled_gauge, opts, register};
@@ -47,6 +47,8 @@ pub struct Metrics {
     unrouted: Arc<RouteMetrics>,
     open_connections: IntGauge,
     connections: IntCounter,
+    handshakes: IntCounter,
+    turned_away: [IntCounter; Turned::ALL.len()],
     reloads_ok: IntCounter,
     reloads_failed: IntCounter,
     reload_successful: IntGauge,
@@ -72,6 +74,12 @@ impl Metrics {
             "Reloads of the configuration.",
             &["result"],
         );
+        let turned_away = labelled_counter(
+            &registry,
+            "connections_turned_away_total",
+            "Connections that were closed before their first request.",
+            &["reason"],
+        );
         Metrics {
             unrouted: Arc::new(RouteMetrics::new(&families, reasons, NONE, NONE)),
             open_connections: gauge(&registry, "open_connections", "Connections from outside that are open."),
@@ -80,6 +88,8 @@ impl Metrics {
                 "connections_total",
                 "Connections from outside that were accepted.",
             ),
+            handshakes: counter(&registry, "tls_handshakes_total", "TLS handshakes that were completed."),
+            turned_away: Turned::ALL.map(|why| turned_away.with_label_values(&[why.label()])),
             reloads_ok: reloads.with_label_values(&["ok"]),
             reloads_failed: reloads.with_label_values(&["failed"]),
             reload_successful: gauge(
@@ -151,6 +161,22 @@ impl Metrics {
     pub fn connection_opened(&self) -> OpenConnection {
         self.connections.inc();
         OpenConnection::new(self.open_connections.clone())
+    }
+
+    /// Counts a completed TLS handshake.
+    pub fn handshake_done(&self) {
+        self.handshakes.inc();
+    }
+
+    /// Counts a connection that was closed before its first request.
+    pub fn connection_turned_away(&self, why: Turned) {
+        if let Some(counter) = Turned::ALL
+            .iter()
+            .position(|known| *known == why)
+            .and_then(|at| self.turned_away.get(at))
+        {
+            counter.inc();
+        }
     }
 
     /// Connections from outside that are open at present.

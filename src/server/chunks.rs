@@ -5,21 +5,7 @@
 //! be the rest of it would be our next request. So this grammar is strict (RFC 9112 section 7.1): a size of
 //! hexadecimal digits, extensions short and visible, every line ended by CRLF, no trailer that speaks of framing.
 //!
-//! [`Chunks`] is the grammar and pure. [`Judged`] is a connection whose bytes go through it on their way to Pingora.
-
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-
-use async_trait::async_trait;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::SslDigest;
-use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
-};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+//! Pure: a [`Connection`](super::connection::Connection) leads its bytes through here on their way to Pingora.
 
 use crate::gateway::trailer;
 
@@ -155,105 +141,6 @@ impl Chunks {
         Ok(Chunks::Trailers { line, total })
     }
 }
-
-/// A connection in the middle of a chunked body: reading from it fails where the body is broken.
-#[derive(Debug)]
-pub(super) struct Judged {
-    stream: Stream,
-    chunks: Chunks,
-}
-
-impl Judged {
-    /// `chunks` has read what was taken from `stream` already.
-    pub(super) fn new(stream: Stream, chunks: Chunks) -> Self {
-        Judged { stream, chunks }
-    }
-
-    /// The connection alone, for the next request.
-    pub(super) fn into_inner(self) -> Stream {
-        self.stream
-    }
-}
-
-impl AsyncRead for Judged {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Judged { stream, chunks } = self.get_mut();
-        let before = buf.filled().len();
-        ready!(Pin::new(stream).poll_read(cx, buf))?;
-        let judged = chunks.read(buf.filled().get(before..).unwrap_or_default());
-        // What is broken stays so: `chunks` does not get over the byte that it stumbled on.
-        Poll::Ready(judged.map_err(|Broken| io::ErrorKind::InvalidData.into()))
-    }
-}
-
-impl AsyncWrite for Judged {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
-#[async_trait]
-impl Shutdown for Judged {
-    async fn shutdown(&mut self) {
-        Shutdown::shutdown(&mut *self.stream).await;
-    }
-}
-
-impl UniqueID for Judged {
-    fn id(&self) -> UniqueIDType {
-        self.stream.id()
-    }
-}
-
-impl Ssl for Judged {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.stream.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.stream.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for Judged {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.stream.get_timing_digest()
-    }
-}
-
-impl GetProxyDigest for Judged {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.stream.get_proxy_digest()
-    }
-}
-
-impl GetSocketDigest for Judged {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.stream.get_socket_digest()
-    }
-}
-
-impl Peek for Judged {}
 
 #[cfg(test)]
 mod tests {

@@ -14,17 +14,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::BytesMut;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::l4::stream::Stream as TcpStream;
-use pingora_core::protocols::{ALPN, Stream};
+use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::chunks::{Broken, Chunks, Judged};
+use super::chunks::{Broken, Chunks};
+use super::connection::Connection;
 use super::proxy::Gateway;
 use crate::gateway::{Active, Guard, Reason, Rules, Trail, frame, refuse_raw};
 
@@ -43,55 +42,76 @@ pub struct IngressSettings {
     pub head_bytes_max: usize,
     /// How long a connection may lie idle between requests.
     pub idle_timeout: Duration,
+    /// Requests of one connection; the answer to the last one says that it closes.
+    pub requests_max: u32,
 }
 
-/// The application behind every listener.
+/// What is behind every listener.
 pub(crate) struct Ingress {
     pub(crate) settings: IngressSettings,
     pub(crate) guard: Arc<Guard>,
     pub(crate) proxy: Arc<HttpProxy<Gateway>>,
 }
 
-#[async_trait]
-impl ServerApp for Ingress {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+impl Ingress {
+    /// Serves a connection to its end.
+    pub(super) async fn serve(&self, mut connection: Box<Connection>, mut stopping: ShutdownWatch) {
         let shared = self.guard.shared();
         let _open = shared.metrics().connection_opened();
-        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return self.proxy.process_new(stream, shutdown).await;
+        if matches!(connection.selected_alpn_proto(), Some(ALPN::H2)) {
+            return self.proxied(connection, &stopping).await;
         }
-        let mut first = true;
-        loop {
-            // Counted as on its way from its first byte to the end of its answer, without a gap for a drain to slip
-            // through.
-            let (head, active) = self.read_head(&mut stream, first, &mut shutdown.clone()).await?;
-            let (head, chunks, rules) = match head {
-                Head::Http1 { bytes, chunks, rules } => (bytes, chunks, rules),
-                Head::Http2(preface) => {
-                    drop(active);
-                    return self.serve_h2(stream, &preface, shutdown).await;
-                }
+        let mut left = self.settings.requests_max;
+        while let Some((head, active)) = self.read_head(&mut connection, left, &mut stopping).await {
+            let Some(next) = self.serve_one(connection, head, active, left, &stopping).await else {
+                return;
             };
-            let judged = chunks.is_some();
-            if let Some(chunks) = chunks {
-                stream = Box::new(Judged::new(stream, chunks));
-            }
-            let mut session = ServerSession::new_http1(stream);
-            session.set_pipelined_prefix(head);
-            stream = match rules {
-                Some(rules) => self.serve_webhook(session, &rules).await?,
-                None => self.proxy.process_new_http(session, shutdown).await?.consume().0,
-            };
-            if judged {
-                stream = stream.into_any().downcast::<Judged>().ok()?.into_inner();
-            }
-            drop(active);
-            first = false;
+            connection = next;
+            left = left.saturating_sub(1);
         }
     }
 
-    async fn cleanup(&self) {
-        self.proxy.http_cleanup().await;
+    /// Serves one request; returns the connection if it lives on. The request is `active` from its first byte to the
+    /// end of its answer, without a gap for a drain to slip through; over HTTP/2 each is counted by the proxy.
+    async fn serve_one(
+        &self,
+        mut connection: Box<Connection>,
+        head: Head,
+        active: Active,
+        left: u32,
+        stopping: &ShutdownWatch,
+    ) -> Option<Box<Connection>> {
+        let (bytes, chunks, rules) = match head {
+            Head::Http1 { bytes, chunks, rules } => (bytes, chunks, rules),
+            Head::Http2(preface) => {
+                drop(active);
+                connection.unread(&preface);
+                self.proxied(connection, stopping).await;
+                return None;
+            }
+        };
+        connection.judge(chunks);
+        let mut session = ServerSession::new_http1(connection);
+        session.set_pipelined_prefix(bytes);
+        if left <= 1 {
+            session.set_keepalive(None);
+        }
+        let stream = match rules {
+            Some(rules) => self.serve_webhook(session, &rules).await?,
+            None => self.proxy.process_new_http(session, stopping).await?.consume().0,
+        };
+        drop(active);
+        let mut connection = stream.into_any().downcast::<Connection>().ok()?;
+        connection.judge(None);
+        Some(connection)
+    }
+
+    /// Leaves a connection that speaks HTTP/2 to Pingora, to its end.
+    async fn proxied(&self, connection: Box<Connection>, stopping: &ShutdownWatch) {
+        let mut again: Option<Stream> = Some(connection);
+        while let Some(stream) = again {
+            again = self.proxy.process_new(stream, stopping).await;
+        }
     }
 }
 
@@ -108,14 +128,15 @@ enum Head {
 }
 
 impl Ingress {
-    /// Reads a whole head; `None` when the connection has come to its end, refused or not. Only the `first` one of a
-    /// connection can be the beginning of HTTP/2.
+    /// Reads a whole head; `None` when the connection has come to its end, refused or not. `left` requests may still
+    /// come; only the first one of a connection can be the beginning of HTTP/2.
     async fn read_head(
         &self,
-        stream: &mut Stream,
-        first: bool,
-        shutdown: &mut ShutdownWatch,
+        stream: &mut Connection,
+        left: u32,
+        stopping: &mut ShutdownWatch,
     ) -> Option<(Head, Active)> {
+        let first = left == self.settings.requests_max;
         let mut bytes = BytesMut::new();
         let patience = match first {
             true => self.settings.head_timeout,
@@ -125,7 +146,7 @@ impl Ingress {
             biased;
             arrived = pingora_timeout::timeout(patience, read_some(stream, &mut bytes)) => arrived,
             // An idle connection ends with the service.
-            _ = shutdown.wait_for(|stopping| *stopping) => return None,
+            _ = stopping.wait_for(|stopping| *stopping) => return None,
         };
         // Silence, a farewell or a broken connection: there is no request to answer.
         if !matches!(arrived, Ok(Ok(read)) if read > 0) {
@@ -163,7 +184,7 @@ impl Ingress {
 
     /// Reads until the empty line, or to the end of the preface of HTTP/2 where that may be; returns where the head
     /// ends.
-    async fn read_rest(&self, stream: &mut Stream, bytes: &mut BytesMut, preface: bool) -> Result<usize, NoHead> {
+    async fn read_rest(&self, stream: &mut Connection, bytes: &mut BytesMut, preface: bool) -> Result<usize, NoHead> {
         let mut seen = 0;
         loop {
             // Handed on before it is whole, a preface would be waited for without a deadline.
@@ -198,14 +219,6 @@ impl Ingress {
         trail.close(shared, Some(session.req_header()));
         Some(session.finish().await.ok()??.into_parts().0)
     }
-
-    /// Hands a connection that speaks HTTP/2 to Pingora, its first bytes put back.
-    async fn serve_h2(&self, stream: Stream, preface: &[u8], shutdown: &ShutdownWatch) -> Option<Stream> {
-        // Only plain TCP connections can begin like this; over TLS the protocol was agreed on before.
-        let mut tcp = stream.into_any().downcast::<TcpStream>().ok()?;
-        tcp.rewind(preface);
-        self.proxy.process_new(tcp, shutdown).await
-    }
 }
 
 /// Why there is no head.
@@ -234,7 +247,7 @@ fn head_end(bytes: &[u8], seen: &mut usize) -> Result<Option<usize>, NoHead> {
 }
 
 /// Reads what is there, through the thread's buffer; zero at the end of the stream.
-async fn read_some(stream: &mut Stream, into: &mut BytesMut) -> io::Result<usize> {
+async fn read_some(stream: &mut Connection, into: &mut BytesMut) -> io::Result<usize> {
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
     }

@@ -122,3 +122,44 @@ pub enum Watched {
     /// Access-log lines lost since the start; only grows.
     LogLinesDropped,
 }
+
+/// Why a connection was closed before its first request, for `hookward_connections_turned_away_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// The process has as many connections as it may.
+    Full,
+    /// The client has as many connections as it may.
+    ClientFull,
+    /// Somebody who is no load balancer came to a listener for load balancers.
+    Stranger,
+    /// No PROXY protocol header where one has to be.
+    ProxyHeader,
+    /// No TLS came about.
+    Handshake,
+    /// All of that took too long.
+    TooSlow,
+}
+
+impl Turned {
+    /// Every reason, in the order of the counters.
+    pub(super) const ALL: [Turned; 6] = [
+        Turned::Full,
+        Turned::ClientFull,
+        Turned::Stranger,
+        Turned::ProxyHeader,
+        Turned::Handshake,
+        Turned::TooSlow,
+    ];
+
+    /// The label.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Turned::Full => "full",
+            Turned::ClientFull => "client_full",
+            Turned::Stranger => "stranger",
+            Turned::ProxyHeader => "proxy_header",
+            Turned::Handshake => "handshake",
+            Turned::TooSlow => "too_slow",
+        }
+    }
+}

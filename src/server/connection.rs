@@ -1,0 +1,238 @@
+//! A connection from outside, as Pingora's sessions see it: TCP or TLS, with little memory of its own.
+//!
+//! Pingora's own stream reads the clock around every poll, holds buffers while it is idle, and takes the address of
+//! whoever connected for the client's. This one holds a buffer only while an answer is being put together, knows the
+//! client that a load balancer spoke for (PROXY protocol), and lets the bytes of chunked bodies be judged on their way
+//! (see [`chunks`](super::chunks)) before anything else parses them.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::l4::socket::SocketAddr as PeerAddress;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::chunks::{Broken, Chunks};
+
+/// Collected before it is sent: an answer's head and a small body then leave in one packet.
+const WRITE_BUFFER_BYTES: usize = 1460;
+
+/// A connection that was accepted, over TCP or, after its handshake, over TLS.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    io: Transport,
+    /// Read already, and to be read again.
+    again: BytesMut,
+    /// Written, and not yet sent.
+    unsent: BytesMut,
+    /// The body on its way, if it comes in chunks.
+    chunks: Option<Chunks>,
+    /// How often something came to be read or sent.
+    socket: Arc<SocketDigest>,
+    tls: Option<Arc<SslDigest>>,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// A plain connection of `client`, which is not the peer where a load balancer spoke for it.
+    pub(super) fn tcp(stream: TcpStream, client: SocketAddr) -> Self {
+        let socket = socket_of(&stream, client);
+        Connection::over(Transport::Tcp(stream), socket, None)
+    }
+
+    /// A connection whose handshake is done; `digest` says what was agreed on.
+    pub(super) fn tls(stream: TlsStream<TcpStream>, client: SocketAddr, digest: SslDigest) -> Self {
+        let socket = socket_of(stream.get_ref().0, client);
+        Connection::over(Transport::Tls(Box::new(stream)), socket, Some(Arc::new(digest)))
+    }
+
+    fn over(io: Transport, socket: Arc<SocketDigest>, tls: Option<Arc<SslDigest>>) -> Self {
+        Connection {
+            io,
+            again: BytesMut::new(),
+            unsent: BytesMut::new(),
+            chunks: None,
+            socket,
+            tls,
+        }
+    }
+
+    /// From here on every byte read goes through `chunks`, which has read what was taken already.
+    pub(super) fn judge(&mut self, chunks: Option<Chunks>) {
+        self.chunks = chunks;
+    }
+
+    /// Puts bytes back, to be read before all others.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.again = BytesMut::from(bytes);
+    }
+
+    /// Reads into `buf`: what was put back first.
+    fn poll_fill(&mut self, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.again.is_empty() {
+            return match &mut self.io {
+                Transport::Tcp(stream) => Pin::new(stream).poll_read(context, buf),
+                Transport::Tls(stream) => Pin::new(stream).poll_read(context, buf),
+            };
+        }
+        let length = self.again.len().min(buf.remaining());
+        buf.put_slice(&self.again.split_to(length));
+        if self.again.is_empty() {
+            self.again = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what is collected, then, in the same call if the system takes it, `more`; how much of `more` was taken.
+    fn poll_send(&mut self, context: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let parts = [IoSlice::new(&self.unsent), IoSlice::new(more)];
+            let skip = usize::from(self.unsent.is_empty());
+            let parts = parts.get(skip..).unwrap_or_default();
+            let sent = match &mut self.io {
+                Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+                Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            };
+            let sent = ready!(sent)?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let collected = sent.min(self.unsent.len());
+            self.unsent.advance(collected);
+            if !self.unsent.is_empty() {
+                continue;
+            }
+            // An idle connection holds no buffer.
+            self.unsent = BytesMut::new();
+            let taken = sent.saturating_sub(collected);
+            if taken > 0 || more.is_empty() {
+                return Poll::Ready(Ok(taken));
+            }
+        }
+    }
+}
+
+/// What Pingora asks about a socket, with `client` for the address at its other end.
+fn socket_of(stream: &TcpStream, client: SocketAddr) -> Arc<SocketDigest> {
+    let socket = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    // Fresh, so nothing is set yet.
+    let _ = socket.peer_addr.set(Some(PeerAddress::Inet(client)));
+    Arc::new(socket)
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let connection = self.get_mut();
+        let before = buf.filled().len();
+        ready!(connection.poll_fill(context, buf))?;
+        let Some(chunks) = &mut connection.chunks else {
+            return Poll::Ready(Ok(()));
+        };
+        // What is broken stays so: `chunks` does not get over the byte that it stumbled on.
+        let judged = chunks.read(buf.filled().get(before..).unwrap_or_default());
+        Poll::Ready(judged.map_err(|Broken| io::ErrorKind::InvalidData.into()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let connection = self.get_mut();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        if connection.unsent.len().saturating_add(bytes.len()) > WRITE_BUFFER_BYTES {
+            return connection.poll_send(context, bytes);
+        }
+        connection.unsent.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = self.get_mut();
+        if !connection.unsent.is_empty() {
+            ready!(connection.poll_send(context, b""))?;
+        }
+        match &mut connection.io {
+            Transport::Tcp(_) => Poll::Ready(Ok(())),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(context))?;
+        match &mut self.get_mut().io {
+            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        // It ends either way; that the other side is gone already is no news.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        match &self.io {
+            Transport::Tcp(stream) => stream.as_raw_fd(),
+            Transport::Tls(stream) => stream.get_ref().0.as_raw_fd(),
+        }
+    }
+}
+
+impl Ssl for Connection {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.tls.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        let Transport::Tls(stream) = &self.io else { return None };
+        match stream.get_ref().1.alpn_protocol()? {
+            b"h2" => Some(ALPN::H2),
+            b"http/1.1" => Some(ALPN::H1),
+            _ => None,
+        }
+    }
+}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.socket))
+    }
+}
+
+impl Peek for Connection {}
