@@ -58,7 +58,7 @@ pub use rules::{ClientSettings, Deliver, DestinationSettings, GatewaySettings, R
 pub use shared::Shared;
 pub use trail::Trail;
 
-pub(crate) use admit::Place as Active;
+pub(crate) use admit::{Place as Active, subscriber};
 pub use head::{Framed, frame};
 pub(crate) use head::{host, trailer};
 pub(crate) use respond::refuse_raw;

@@ -341,24 +341,21 @@ pub(crate) fn target(request: &RequestHeader) -> &str {
     request.uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
-/// Refuses a request in which a header that verification depends on occurs twice, or next to a look-alike that
+/// Refuses a request in which a header that verification depends on, or the body's type, occurs twice, or next to a look-alike that
 /// some backends would read instead (`X_Hub_Signature_256`).
 ///
 /// # Errors
 /// [`Reason::AmbiguousHeader`].
 pub(crate) fn unambiguous(headers: &HeaderMap, security: &[HeaderName]) -> Result<(), Reason> {
-    for name in security {
-        if headers.get_all(name).into_iter().nth(1).is_some() {
-            return Err(Reason::AmbiguousHeader);
-        }
+    // The type decides how a signed body is read: a form here must not be JSON behind us.
+    let decisive = || security.iter().chain(std::iter::once(&header::CONTENT_TYPE));
+    if decisive().any(|name| headers.get_all(name).into_iter().nth(1).is_some()) {
+        return Err(Reason::AmbiguousHeader);
     }
     let look_alike = |name: &HeaderName| {
         let name = name.as_str().as_bytes();
         let unusual = name.iter().any(|b| !b.is_ascii_alphanumeric() && *b != b'-');
-        unusual
-            && security
-                .iter()
-                .any(|real| is_look_alike(name, real.as_str().as_bytes()))
+        unusual && decisive().any(|real| is_look_alike(name, real.as_str().as_bytes()))
     };
     match headers.keys().any(look_alike) {
         true => Err(Reason::AmbiguousHeader),

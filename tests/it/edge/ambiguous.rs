@@ -111,3 +111,22 @@ async fn the_same_headers_unambiguous_are_proof() {
     }
     assert_eq!(upstream.seen().len(), PROVIDERS.len());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_has_one_type() {
+    // A signed form would be verified as one here, and read as JSON by a backend that takes the other header.
+    let upstream = Upstream::unreachable().await;
+    let gateway = gateway(&upstream).await;
+    for name in ["Content-Type", "content-type", "Content_Type", "CONTENT.TYPE"] {
+        let mut event = Event::of("github", "1");
+        event
+            .headers
+            .retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+        event.headers.push(("Content-Type".into(), "application/json".into()));
+        event
+            .headers
+            .push((name.into(), "application/x-www-form-urlencoded".into()));
+        let answer = request(gateway.address, &event.bytes()).await;
+        assert_eq!((answer.status, answer.text()), (400, "ambiguous_header\n"), "{name}");
+    }
+}

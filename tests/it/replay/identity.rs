@@ -44,9 +44,11 @@ async fn unsigned_headers_do_not_make_an_event_new() {
                     .with("Idempotency-Key", "f00d"),
             ];
             for (which, variant) in variants.iter().enumerate() {
+                // Two types of one body are no request at all.
+                let ambiguous = name.eq_ignore_ascii_case("content-type") && (2..4).contains(&which);
                 assert_eq!(
                     send(&gateway, variant).await.status,
-                    200,
+                    if ambiguous { 400 } else { 200 },
                     "{provider}, {name}, variant {which}"
                 );
                 tried += 1;
