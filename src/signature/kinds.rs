@@ -381,11 +381,16 @@ fn signable() -> Vec<(String, [&'static str; 2])> {
         ),
         ("{body}{timestamp}", "timestamp: { query: t, unit: us, tolerance: 1m }"),
         (
+            "{body}{timestamp}",
+            "timestamp: { header: t, unit: http-date, tolerance: 1m }",
+        ),
+        (
             "{body}:{timestamp}",
             "timestamp: { json: at.sent, unit: datetime, tolerance: 1m }",
         ),
         ("{header:n}\\n{query:q}\\n{path}\\n{body_sha256}", ""),
         ("[a:{header:n};]x:{setting:app}:{body}", ""),
+        ("[a:{query_lower:q};]x:{body}", ""),
     ] {
         for algorithm in ["hmac-sha1", "hmac-sha384", "hmac-sha512"] {
             let yaml = format!(

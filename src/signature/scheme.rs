@@ -35,7 +35,8 @@ const REQUIRED_MAX: usize = 8;
 /// - `{body}`, or `{body_sha256}`, its SHA-256 in small hex letters;
 /// - `{timestamp}` and `{id}`, from the places that the scheme gives them;
 /// - `{url}`, `{url_base}` (without its query) and `{path}` (path and query) of the route's `public_url`;
-/// - `{method}`; `{header:NAME}`; `{query:NAME}`, decoded; `{field:NAME}` of a `kv` signature;
+/// - `{method}`; `{header:NAME}`; `{query:NAME}`, decoded, `{query_lower:NAME}`, in small letters as well; `{field:NAME}`
+///   of a `kv` signature;
 /// - `{json:a.b}`, text, number as written or truth value, and `{form:NAME}`, decoded; absent ones are empty;
 /// - `{sorted_form}`, all fields of the form, decoded and sorted, names and values one after another;
 /// - `{setting:NAME}` of the route's `settings`, any number of times; `{secret}` for plain hashes.

@@ -196,7 +196,7 @@ impl<'a> Signing<'a> {
             }
         }
         for source in recipe.template.sources() {
-            if matches!(source, Source::Header(_) | Source::Query(_)) && !signing.has(source) {
+            if (source.is_of_query() || matches!(source, Source::Header(_))) && !signing.has(source) {
                 signing.put(source, draft.id)?;
             }
         }
@@ -232,7 +232,7 @@ impl<'a> Signing<'a> {
                 self.headers.insert(name.clone(), typed);
                 self.signed.headers.push((name.clone(), value.to_owned()));
             }
-            Source::Query(name) => {
+            Source::Query(name) | Source::QueryLower(name) => {
                 let join = if self.target.contains('?') { '&' } else { '?' };
                 let pair = format!("{}={}", form::escape(name.as_bytes()), form::escape(value.as_bytes()));
                 self.target = format!("{}{join}{pair}", self.target);

@@ -23,8 +23,17 @@ pub(super) enum Source {
     Json(JsonPath),
     Form(String),
     Query(String),
+    /// A parameter of the query in small letters, in which some providers sign what they send in capitals.
+    QueryLower(String),
     /// Another field of a `kv` signature.
     Field(String),
+}
+
+impl Source {
+    /// Whether it is a parameter of the query.
+    pub(super) fn is_of_query(&self) -> bool {
+        matches!(self, Source::Query(_) | Source::QueryLower(_))
+    }
 }
 
 impl fmt::Display for Source {
@@ -35,6 +44,7 @@ impl fmt::Display for Source {
             Source::Json(path) => write!(f, "json:{path}"),
             Source::Form(name) => write!(f, "form:{name}"),
             Source::Query(name) => write!(f, "query:{name}"),
+            Source::QueryLower(name) => write!(f, "query_lower:{name}"),
             Source::Field(name) => write!(f, "field:{name}"),
         }
     }
@@ -75,7 +85,7 @@ impl<'m> Reader<'m> {
             reader.form = of_body(&message);
             reader.is_readable &= reader.form.is_some();
         }
-        if sources.clone().any(|source| matches!(source, Source::Query(_))) {
+        if sources.clone().any(Source::is_of_query) {
             reader.query = form::pairs(message.query().as_bytes()).ok();
             reader.is_readable &= reader.query.is_some();
         }
@@ -96,7 +106,9 @@ impl<'m> Reader<'m> {
         match (source, self.look_up(source)?) {
             (_, Some(value)) => Ok(value),
             (Source::Json(_) | Source::Form(_), None) => Ok(Cow::Borrowed(b"")),
-            (Source::Header(_) | Source::Query(_) | Source::Field(_), None) => Err(Failure::Missing),
+            (Source::Header(_) | Source::Query(_) | Source::QueryLower(_) | Source::Field(_), None) => {
+                Err(Failure::Missing)
+            }
         }
     }
 
@@ -118,6 +130,10 @@ impl<'m> Reader<'m> {
             },
             Source::Form(name) => one(self.form.as_ref(), name),
             Source::Query(name) => one(self.query.as_ref(), name),
+            Source::QueryLower(name) => {
+                let value = one(self.query.as_ref(), name)?;
+                Ok(value.map(|value| Cow::Owned(value.to_ascii_lowercase())))
+            }
             // Read with the signature's own entries.
             Source::Field(_) => Ok(None),
         }

@@ -343,8 +343,8 @@ fn placeholder(from: &str) -> Result<(Part, &str), SchemeError> {
 /// A placeholder with a name of its own behind a colon.
 fn named(text: &str) -> Result<Part, SchemeError> {
     const KNOWN: &str = "the placeholders are {body}, {body_sha256}, {timestamp}, {id}, {url}, {url_base}, {path}, \
-                         {method}, {sorted_form}, {secret}, {header:X}, {json:a.b}, {form:x}, {query:x}, {field:x} and \
-                         {setting:x}";
+                         {method}, {sorted_form}, {secret}, {header:X}, {json:a.b}, {form:x}, {query:x}, \
+                         {query_lower:x}, {field:x} and {setting:x}";
     let unknown = || refuse(format!("there is no placeholder {{{text}}}"), KNOWN);
     let (kind, name) = text.split_once(':').ok_or_else(unknown)?;
     if name.is_empty() {
@@ -355,6 +355,7 @@ fn named(text: &str) -> Result<Part, SchemeError> {
         "json" => Part::Value(Source::Json(json::JsonPath::parse("message", name)?)),
         "form" => Part::Value(Source::Form(name.to_owned())),
         "query" => Part::Value(Source::Query(name.to_owned())),
+        "query_lower" => Part::Value(Source::QueryLower(name.to_owned())),
         "field" => Part::Value(Source::Field(name.to_owned())),
         "setting" => Part::Config(Config::Setting(name.to_owned())),
         _ => return Err(unknown()),

@@ -1,7 +1,8 @@
 //! Signed times: their grammar, their unit and their distance from ours.
 //!
 //! The grammar of numbers is digits without sign, space or leading zero, so that text and value are one to one and
-//! nothing can be added to a signed timestamp that leaves its value alone; that of dates is the strict form of RFC 3339.
+//! nothing can be added to a signed timestamp that leaves its value alone; that of dates is the strict form of RFC 3339, or
+//! the one that HTTP writes.
 //! Arithmetic is checked: a time that does not fit is malformed, not wrapped into the present. Whether a well-formed
 //! time is recent is asked last, after the signature matched, so that the answer tells a forger nothing.
 
@@ -29,6 +30,9 @@ pub enum Unit {
     /// The same without a zone, in UTC.
     #[serde(rename = "datetime")]
     DateTime,
+    /// `Mon, 23 Nov 2026 14:02:11 GMT`, as HTTP writes a date (RFC 9110 section 5.6.7), and no other spelling of it.
+    #[serde(rename = "http-date")]
+    HttpDate,
 }
 
 impl Unit {
@@ -44,6 +48,7 @@ impl Unit {
                 true => date(&format!("{}Z", std::str::from_utf8(text).ok()?)),
                 false => None,
             },
+            Unit::HttpDate => http_date(std::str::from_utf8(text).ok()?),
         }
     }
 
@@ -55,6 +60,7 @@ impl Unit {
             Unit::Micros => at.0.saturating_mul(1000).to_string(),
             Unit::Rfc3339 => written_date(at),
             Unit::DateTime => written_date(at).trim_end_matches('Z').to_owned(),
+            Unit::HttpDate => written_http_date(at).unwrap_or_default(),
         }
     }
 
@@ -64,7 +70,7 @@ impl Unit {
             Unit::Seconds => Some(10),
             Unit::Millis => Some(13),
             Unit::Micros => Some(16),
-            Unit::Rfc3339 | Unit::DateTime => None,
+            Unit::Rfc3339 | Unit::DateTime | Unit::HttpDate => None,
         }
     }
 }
@@ -94,6 +100,20 @@ fn written_date(at: UnixMillis) -> String {
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     at.map_or_else(String::new, |at| at.to_string())
+}
+
+/// The instant of a date that is written as HTTP would.
+fn http_date(text: &str) -> Option<UnixMillis> {
+    let instant = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    let at = u64::try_from(instant.as_millisecond()).ok().map(UnixMillis)?;
+    written_http_date(at).filter(|written| written == text).map(|_| at)
+}
+
+fn written_http_date(at: UnixMillis) -> Option<String> {
+    let instant = jiff::Timestamp::from_millisecond(i64::try_from(at.0).ok()?).ok()?;
+    jiff::fmt::rfc2822::DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&instant)
+        .ok()
 }
 
 /// A date and time of strict shape, then `Z` or a distance from UTC.
@@ -222,6 +242,44 @@ mod tests {
                 assert_eq!(Unit::Seconds.write(at), *text);
             }
         }
+    }
+
+    #[test]
+    fn one_text_for_each_date_of_http() {
+        // Klaviyo signs such a date behind the body; as a number it would be refused with every event, and in a second
+        // spelling a captured event would look new.
+        let dates: &[(&str, Option<u64>)] = &[
+            ("Thu, 04 Jan 2024 18:05:25 GMT", Some(1_704_391_525_000)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Wed, 31 Dec 1969 23:59:59 GMT", None),
+            ("Fri, 04 Jan 2024 18:05:25 GMT", None),
+            ("Thu, 4 Jan 2024 18:05:25 GMT", None),
+            ("Thu, 04 Jan 2024 18:05:25 UTC", None),
+            ("Thu, 04 Jan 2024 18:05:25 +0000", None),
+            ("Thu, 04 Jan 2024 19:05:25 +0100", None),
+            ("thu, 04 jan 2024 18:05:25 gmt", None),
+            ("Thu,  04 Jan 2024 18:05:25 GMT", None),
+            ("Thu, 04 Jan 24 18:05:25 GMT", None),
+            ("Thursday, 04-Jan-24 18:05:25 GMT", None),
+            ("Thu Jan  4 18:05:25 2024", None),
+            ("04 Jan 2024 18:05:25 GMT", None),
+            ("Thu, 04 Jan 2024 18:05 GMT", None),
+            ("Thu, 04 Jan 2024 18:05:60 GMT", None),
+            ("Thu, 04 Jan 2024 18:05:25 GMT ", None),
+            ("Thu, 04 Jan 2024 18:05:25 GMT (x)", None),
+            ("1704391525", None),
+            ("2024-01-04T18:05:25Z", None),
+            ("", None),
+        ];
+        for (text, ms) in dates {
+            let read = Unit::HttpDate.parse(text.as_bytes());
+            assert_eq!(read, ms.map(UnixMillis), "{text:?}");
+            if let Some(at) = read {
+                assert_eq!(Unit::HttpDate.write(at), *text);
+            }
+        }
+        assert_eq!(Unit::HttpDate.parse(b"Thu, 04 Jan 2024 18:05:25 \xff"), None);
+        assert_eq!(Unit::HttpDate.write(UnixMillis(u64::MAX)), "");
     }
 
     #[test]

@@ -18,10 +18,10 @@ use sha2::{Digest as _, Sha256};
 use super::judge::{PublicClaim, text_header};
 use super::kind::{Facts, NativeKey, Signed, Unsigned};
 use super::{ActiveKey, Found, Message, PublicUrl};
-use crate::clock::UnixMillis;
 use crate::signature::key::KeyError;
 use crate::signature::proof::{Failure, Strength};
 use crate::signature::pubkey::{EcdsaForm, PrivateKey, PublicKeyForm, SignatureAlgorithm};
+use crate::signature::timestamp::Unit;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("keygen-signature");
 const DIGEST: HeaderName = HeaderName::from_static("digest");
@@ -44,7 +44,7 @@ pub(super) fn verify(message: &Message<'_>, keys: &[ActiveKey<'_>]) -> Result<Fo
     let header = text_header(message.headers, &SIGNATURE)?;
     let date = text_header(message.headers, &DATE)?;
     let signature = read(header).ok_or(Failure::Malformed)?;
-    let timestamp = read_date(date).ok_or(Failure::Malformed)?;
+    let timestamp = Unit::HttpDate.parse(date.as_bytes()).ok_or(Failure::Malformed)?;
     let url = message.public_url.ok_or(Failure::Mismatch)?;
     let digest = digest(message.body);
     let told = text_header(message.headers, &DIGEST);
@@ -80,20 +80,6 @@ fn read(header: &str) -> Option<Vec<u8>> {
     STANDARD.decode(signature?).ok()
 }
 
-/// The time of a date as HTTP writes it (RFC 9110 section 5.6.7), and in no other spelling.
-fn read_date(text: &str) -> Option<UnixMillis> {
-    let instant = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    let at = u64::try_from(instant.as_millisecond()).ok().map(UnixMillis)?;
-    write_date(at).filter(|written| written == text).map(|_| at)
-}
-
-fn write_date(at: UnixMillis) -> Option<String> {
-    let instant = jiff::Timestamp::from_millisecond(i64::try_from(at.0).ok()?).ok()?;
-    jiff::fmt::rfc2822::DateTimePrinter::new()
-        .timestamp_to_rfc9110_string(&instant)
-        .ok()
-}
-
 fn digest(body: &[u8]) -> String {
     format!("sha-256={}", STANDARD.encode(Sha256::digest(body)))
 }
@@ -107,7 +93,10 @@ fn content(method: &str, url: &PublicUrl, date: &str, digest: &str) -> String {
 
 pub(super) fn sign(request: &Unsigned<'_>, key: &PrivateKey) -> Result<Signed, KeyError> {
     let url = request.public_url()?;
-    let date = write_date(request.now).ok_or(KeyError::Unsignable("the time is no date"))?;
+    let date = Unit::HttpDate.write(request.now);
+    if date.is_empty() {
+        return Err(KeyError::Unsignable("the time is no date"));
+    }
     let digest = digest(request.body);
     let signature = key.sign(
         ALGORITHM,
@@ -132,6 +121,7 @@ mod tests {
     use super::super::kind::SigningKey;
     use super::super::testing::{ED25519_PRIVATE, ED25519_PUBLIC, Request, found, judged, private};
     use super::*;
+    use crate::clock::UnixMillis;
     use crate::signature::pubkey::{PublicKey, PublicKeyForm};
 
     const URL: &str = "https://hooks.example.com:8443/in/1?a=b";

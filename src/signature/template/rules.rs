@@ -159,7 +159,7 @@ fn value_rule(end: End) -> Option<Rule> {
 fn timestamp_rule(end: End, from: From, unit: Option<Unit>) -> Option<Rule> {
     let Some(digits) = unit.map_or(Some(0), Unit::digits) else {
         // A time with a zone ends itself, on either side. One without has its fraction at the right.
-        let ends_itself = unit == Some(Unit::Rfc3339) || from == From::Right;
+        let ends_itself = matches!(unit, Some(Unit::Rfc3339 | Unit::HttpDate)) || from == From::Right;
         return match end {
             End::OfMessage => Some(Rule::Free),
             End::Byte(byte) if !byte.is_ascii_digit() && byte != b'.' => Some(Rule::Free),

@@ -283,7 +283,7 @@ fn any_template() -> impl Strategy<Value = (Template, Unit)> {
         "[:{form:f}.]",
     ];
     let places = prop::sample::subsequence(places, 1..=4).prop_shuffle();
-    let unit = prop::sample::select(vec![Unit::Seconds, Unit::Rfc3339, Unit::DateTime]);
+    let unit = prop::sample::select(vec![Unit::Seconds, Unit::Rfc3339, Unit::DateTime, Unit::HttpDate]);
     let id_bytes = prop::sample::select(vec![None, None, Some(3)]);
     (places, vec(literal, 5), unit, id_bytes).prop_filter_map("refused", |(places, literals, unit, id_bytes)| {
         let mut text = String::from(literals[4]);
@@ -303,6 +303,7 @@ fn any_time(unit: Unit) -> BoxedStrategy<String> {
     match unit {
         Unit::Rfc3339 => "20[01]{2}-11-1[01]T11:01:1[01](|\\.1|\\.[01]{3})(Z|\\+01:00|-11:10)".boxed(),
         Unit::DateTime => "20[01]{2}-11-1[01]T11:01:1[01](|\\.1|\\.[01]{3})".boxed(),
+        Unit::HttpDate => "Fri, 11 Nov 2011 11:01:1[01] GMT".boxed(),
         _ => "1[01]{9}".boxed(),
     }
 }
