@@ -5,6 +5,8 @@
 //! signed. From each accepted vector further rejections are derived: whatever is changed in it has to be noticed.
 
 #[cfg(test)]
+mod mutated;
+#[cfg(test)]
 mod spoilt;
 
 use std::collections::BTreeMap;

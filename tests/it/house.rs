@@ -194,6 +194,7 @@ const PLACES: [(&str, &[&str], &str); 6] = [
             "src/cli/send.rs",
             "src/cli/sign.rs",
             "src/config/load.rs",
+            "src/config/watch.rs",
             "src/database/file.rs",
             "src/observe/metrics/process.rs",
             "src/secret.rs",

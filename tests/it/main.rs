@@ -6,6 +6,7 @@
 #![allow(unreachable_pub)]
 
 mod bodies;
+mod catalogue;
 mod config;
 mod drain;
 mod edge;

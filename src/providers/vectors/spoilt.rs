@@ -147,7 +147,7 @@ fn spoilt_bodies(body: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Accepted vectors that nothing has been changed in.
-fn accepted() -> impl Iterator<Item = (&'static Provider, &'static Vector)> {
+pub(super) fn accepted() -> impl Iterator<Item = (&'static Provider, &'static Vector)> {
     all().iter().flat_map(|(provider, vectors)| {
         let accepted = |vector: &&Vector| {
             vector.expect == Verdict::Accept && vector.basis != Basis::SchemeWeakness && vector.answer.is_none()
