@@ -284,3 +284,114 @@ impl Condition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::scratch::Scratch;
+    use super::*;
+    use crate::clock::{ManualClock, UnixMillis};
+
+    /// Nothing to look after.
+    struct Idle;
+
+    impl Upkeep for Idle {
+        fn run(&mut self, _: &Connection) -> rusqlite::Result<()> {
+            Ok(())
+        }
+
+        fn undo(&mut self) {}
+
+        fn is_due(&mut self) -> bool {
+            false
+        }
+
+        fn press(&mut self, _: bool) {}
+    }
+
+    /// Tells how it ended.
+    struct Work {
+        panics: bool,
+        told: oneshot::Sender<Result<(), Failure>>,
+    }
+
+    impl Job for Work {
+        fn run(&mut self, _: &Connection) -> rusqlite::Result<()> {
+            assert!(!self.panics, "a mistake of ours");
+            Ok(())
+        }
+
+        fn undo(&mut self) {}
+
+        fn finish(self: Box<Self>, outcome: Result<(), Failure>) {
+            let _ = self.told.send(outcome);
+        }
+
+        fn needs_room(&self) -> bool {
+            false
+        }
+    }
+
+    /// The end of one job; `None` when it was never told.
+    async fn work(database: &Database, panics: bool) -> Option<Result<(), Failure>> {
+        let (told, end) = oneshot::channel();
+        database.submit(Box::new(Work { panics, told })).await;
+        end.await.ok()
+    }
+
+    async fn within_a_minute<T>(wait: impl Future<Output = T>) -> T {
+        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        waited.expect("somebody waits for ever")
+    }
+
+    fn last() -> Box<Work> {
+        let (told, _) = oneshot::channel();
+        Box::new(Work { panics: false, told })
+    }
+
+    #[tokio::test]
+    async fn a_file_that_others_lock_ends_in_an_answer() {
+        // Whoever looks into the file with a tool of their own, and the gateway can no longer be stopped.
+        let scratch = Scratch::new();
+        let opened = Opened::open(&scratch.settings(), &["CREATE TABLE a (x)"]).unwrap();
+        opened.db().busy_timeout(Duration::ZERO).unwrap();
+        let other = Connection::open(&opened.file).unwrap();
+        let clock = ManualClock::at(UnixMillis(0)).clock();
+        let database = opened.start(clock, Box::new(Idle), Box::new(|_| {})).unwrap();
+        assert_eq!(work(&database, false).await, Some(Ok(())));
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        within_a_minute(database.close(last())).await;
+        assert_eq!(database.condition(), Condition::Closed);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_met_a_locked_file_is_told() {
+        // As above, with a publisher instead of the end.
+        let scratch = Scratch::new();
+        let opened = Opened::open(&scratch.settings(), &["CREATE TABLE a (x)"]).unwrap();
+        opened.db().busy_timeout(Duration::ZERO).unwrap();
+        let other = Connection::open(&opened.file).unwrap();
+        let clock = ManualClock::at(UnixMillis(0)).clock();
+        let database = opened.start(clock, Box::new(Idle), Box::new(|_| {})).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_eq!(
+            within_a_minute(work(&database, false)).await,
+            Some(Err(Failure::Closed))
+        );
+        within_a_minute(database.close(last())).await;
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_gone_keeps_nobody_waiting() {
+        // A mistake in one job, and every provider waits until its connection times out instead of being refused.
+        let scratch = Scratch::new();
+        let opened = Opened::open(&scratch.settings(), &["CREATE TABLE a (x)"]).unwrap();
+        let clock = ManualClock::at(UnixMillis(0)).clock();
+        let database = opened.start(clock, Box::new(Idle), Box::new(|_| {})).unwrap();
+        assert_eq!(work(&database, true).await, None);
+        for _ in 0..=JOBS_MAX {
+            let end = within_a_minute(work(&database, false)).await;
+            assert!(!matches!(end, Some(Ok(()))), "{end:?}");
+        }
+        within_a_minute(database.close(last())).await;
+    }
+}

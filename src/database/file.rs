@@ -30,7 +30,7 @@ pub(crate) struct Opened {
     /// The page count that the file may not exceed, if it may not.
     pub(super) pages_max: Option<u64>,
     /// Holds the directory as long as it is open.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Opened {
@@ -98,7 +98,18 @@ fn make_private(path: &Path) -> Result<(), OpenError> {
     })
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
+/// The hold on a data directory.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is being started at this moment has a copy of the descriptor until it
+        // is the other program. That it cannot be let go is the next opener's news.
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(path: &Path) -> Result<Lock, OpenError> {
     let failed = |error| OpenError::File {
         path: path.to_owned(),
         error,
@@ -108,10 +119,12 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         .create(true)
         .truncate(false)
         .write(true)
+        // Whoever can open it can hold it, and the gateway does not start.
+        .mode(0o600)
         .open(path)
         .map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(fs::TryLockError::Error(error)) => Err(failed(error)),
     }
@@ -281,7 +294,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!(mode(scratch.dir()), 0o700);
-        for name in ["hookward.db", "hookward.db-wal", "hookward.db-shm"] {
+        for name in ["hookward.db", "hookward.db-wal", "hookward.db-shm", "lock"] {
             assert_eq!(mode(&scratch.dir().join(name)), 0o600, "{name}");
         }
     }

@@ -57,22 +57,26 @@ pub(super) struct Writer {
     closing: Option<(Box<dyn Job>, oneshot::Sender<()>)>,
 }
 
-/// The condition that others see. However the thread ends, they see it closed.
-struct Gauge(Arc<AtomicU8>);
+/// The condition that others see. However the thread ends, they see it closed, and nobody waits for room any more.
+struct Gauge {
+    condition: Arc<AtomicU8>,
+    room: Arc<Semaphore>,
+}
 
 impl Drop for Gauge {
     fn drop(&mut self) {
         self.show(Condition::Closed);
+        self.room.close();
     }
 }
 
 impl Gauge {
     fn show(&self, condition: Condition) {
-        self.0.store(condition as u8, Ordering::Release);
+        self.condition.store(condition as u8, Ordering::Release);
     }
 
     fn shows(&self, condition: Condition) -> bool {
-        self.0.load(Ordering::Acquire) == condition as u8
+        self.condition.load(Ordering::Acquire) == condition as u8
     }
 }
 
@@ -87,8 +91,11 @@ impl Writer {
         Writer {
             opened,
             waiting,
+            condition: Gauge {
+                condition,
+                room: Arc::clone(&room),
+            },
             room,
-            condition: Gauge(condition),
             upkeep,
             on_commit,
             clock,
@@ -152,6 +159,11 @@ impl Writer {
         Ok(())
     }
 
+    fn begin_transaction(&self) -> rusqlite::Result<()> {
+        let mut begin = self.opened.db.prepare_cached("BEGIN IMMEDIATE")?;
+        begin.execute(()).map(drop)
+    }
+
     fn group(&mut self, first: Option<Message>) -> rusqlite::Result<()> {
         let mut ran: Vec<Box<dyn Job>> = Vec::new();
         match self.transaction(first, &mut ran) {
@@ -175,7 +187,11 @@ impl Writer {
     /// Runs what waits, beginning with `first`, and commits. On an error what succeeded was undone; `ran` has what was
     /// tried.
     fn transaction(&mut self, first: Option<Message>, ran: &mut Vec<Box<dyn Job>>) -> rusqlite::Result<()> {
-        self.opened.db.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
+        if let Err(problem) = self.begin_transaction() {
+            // Whoever sent it is told, above all who wants the end.
+            ran.extend(first.and_then(|message| self.admit(message)));
+            return Err(problem);
+        }
         let mut next = first;
         let mut problem = None;
         while let Some(message) = next {
@@ -260,7 +276,7 @@ impl Writer {
     }
 
     fn alone(&mut self, job: &mut dyn Job) -> rusqlite::Result<()> {
-        self.opened.db.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
+        self.begin_transaction()?;
         job.run(&self.opened.db)?;
         self.commit(1).inspect_err(|_| job.undo())
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use tokio::sync::{Notify, oneshot};
 
 use super::{
@@ -41,6 +41,9 @@ mod schema;
 mod sweep;
 #[cfg(test)]
 mod tests;
+
+/// After this long, in milliseconds, an event that could not be read is read again.
+const UNREADABLE_PAUSE_MS: u64 = 60_000;
 
 /// How the embedded queue is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,9 +118,8 @@ impl SqliteQueue {
     async fn load(&self, lane: &Lane, picked: Vec<Picked>) -> Result<Vec<Leased>, QueueError> {
         let ids: Vec<u64> = picked.iter().map(|picked| picked.event).collect();
         let stored = self.read(move |db| {
-            ids.iter()
-                .map(|id| Stored::load(db, *id))
-                .collect::<Result<Vec<_>, _>>()
+            let each = ids.iter().map(|id| Stored::load(db, *id));
+            Ok(each.collect::<Vec<rusqlite::Result<Option<Stored>>>>())
         });
         let stored = match stored.await {
             Ok(stored) => stored,
@@ -131,12 +133,22 @@ impl SqliteQueue {
         };
         let mut leased = Vec::with_capacity(picked.len());
         for (picked, stored) in picked.into_iter().zip(stored) {
-            let share = stored.as_ref().map_or(0, |stored| stored.share);
+            let share = stored
+                .as_ref()
+                .ok()
+                .and_then(Option::as_ref)
+                .map_or(0, |stored| stored.share);
             let lease = Lease::new(lane.clone(), EventId(picked.event), picked.token, share);
-            match stored
-                .ok_or(QueueError::Damaged)
-                .and_then(|stored| Ok((stored.accepted_at, stored.event?)))
-            {
+            let event = match stored {
+                Ok(stored) => stored
+                    .ok_or(QueueError::Damaged)
+                    .and_then(|stored| Ok((stored.accepted_at, stored.event?))),
+                Err(problem) => {
+                    self.put_off(&lease, &problem).await;
+                    continue;
+                }
+            };
+            match event {
                 Ok((accepted_at, event)) => leased.push(Leased {
                     lease,
                     attempt: picked.attempt,
@@ -148,6 +160,21 @@ impl SqliteQueue {
             }
         }
         Ok(leased)
+    }
+
+    /// What cannot be read at the moment makes room for what is behind it.
+    async fn put_off(&self, lease: &Lease, problem: &rusqlite::Error) {
+        log::error!("queue: event {}: cannot be read: {problem}", lease.id());
+        let now = self.clock.steady();
+        let attempt = Attempt {
+            at: now,
+            took: Duration::ZERO,
+            status: None,
+            error: format!("the event cannot be read: {problem}"),
+        };
+        let again = UnixMillis(now.0.saturating_add(UNREADABLE_PAUSE_MS));
+        // Without an end the lease passes, which puts it off as well.
+        let _ = self.end(lease, End::Retry(attempt, again)).await;
     }
 
     async fn bury_damaged(&self, lease: &Lease, problem: QueueError) {
@@ -319,7 +346,7 @@ impl Stored {
             })
         });
         match found.optional() {
-            Err(problem) if !is_of_the_disk(&problem) => {
+            Err(problem) if is_damage(&problem) => {
                 log::error!("queue: event {id}: {problem}");
                 Ok(Some(Stored {
                     accepted_at: UnixMillis(0),
@@ -332,8 +359,12 @@ impl Stored {
     }
 }
 
-fn is_of_the_disk(problem: &rusqlite::Error) -> bool {
-    problem.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure)
+/// Whether the event is at fault, and not the moment: a row that is no row, or a value of another type.
+fn is_damage(problem: &rusqlite::Error) -> bool {
+    match problem.sqlite_error_code() {
+        None => true,
+        Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
+    }
 }
 
 impl From<Failure> for QueueError {

@@ -67,6 +67,10 @@ macro_rules! queue_suite {
         fn histories_agree_with_the_model() {
             $crate::queue::suite::histories::agree($open);
         }
+        #[test]
+        fn one_that_was_let_go_is_due_from_then() {
+            $crate::queue::suite::run($crate::queue::suite::histories::one_that_was_let_go_is_due_from_then($open));
+        }
     };
     ($open:expr; $($statement:ident)*) => {
         $(#[test]

@@ -66,7 +66,7 @@ impl Finish {
                     attempt,
                     self.lease.share(),
                 )?;
-                next_of_key(db, &mut self.changes, lane, &owed, attempt)
+                next_of_key(db, &mut self.changes, desk, lane, &owed)
             }
             End::Bury(attempt) => {
                 schema::note_attempt(db, lane, event, owed.attempts, attempt)?;
@@ -74,7 +74,7 @@ impl Finish {
                 db.prepare_cached(sql)?
                     .execute((lane, event, &owed.key, ended_at(attempt).0, owed.attempts))?;
                 self.changes.enters(lane, EventState::Dead);
-                next_of_key(db, &mut self.changes, lane, &owed, attempt)
+                next_of_key(db, &mut self.changes, desk, lane, &owed)
             }
             End::Retry(attempt, at) => {
                 schema::note_attempt(db, lane, event, owed.attempts, attempt)?;
@@ -137,15 +137,16 @@ impl Job for Finish {
     }
 }
 
-/// An open delivery has ended: the next one of its key may go.
+/// An open delivery has ended: the next one of its key may go, as of now by the clock that leases go by. The attempt's
+/// own times are a report, made by another clock.
 fn next_of_key(
     db: &Connection,
     changes: &mut Changes,
+    desk: &Desk,
     lane: LaneNumber,
     owed: &Owed,
-    attempt: &Attempt,
 ) -> rusqlite::Result<()> {
-    let next = schema::unblock(db, lane, owed.key.as_deref(), ended_at(attempt).0)?;
+    let next = schema::unblock(db, lane, owed.key.as_deref(), desk.clock.steady().0)?;
     if let Some(state) = next {
         changes.leaves(lane, EventState::Blocked);
         changes.enters(lane, state);

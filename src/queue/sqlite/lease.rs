@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
 use super::desk::{Changes, Desk, Held};
@@ -255,21 +255,25 @@ fn interrupted(
     now: UnixMillis,
     why: &str,
 ) -> rusqlite::Result<()> {
+    let sql = "SELECT attempts FROM waiting WHERE lane = ?1 AND event = ?2
+        UNION ALL SELECT attempts FROM blocked WHERE lane = ?1 AND event = ?2";
+    let mut made = db.prepare_cached(sql)?;
+    let made: Option<u32> = made.query_row((lane, event), |row| row.get(0)).optional()?;
+    if made.is_some_and(|made| made >= attempt) {
+        // Recorded since: nothing was cut off, and it has its own time.
+        return Ok(());
+    }
     let Some((state, mut owed)) = schema::leave(db, lane, event)? else {
         return Ok(());
     };
-    // Recorded since, or never out: nothing was cut off.
-    let tried = attempt > owed.attempts;
-    if tried {
-        owed.attempts = attempt;
-        let attempt = Attempt {
-            at: now,
-            took: Duration::ZERO,
-            status: None,
-            error: why.to_owned(),
-        };
-        schema::note_attempt(db, lane, event, owed.attempts, &attempt)?;
-    }
+    owed.attempts = attempt;
+    let attempt = Attempt {
+        at: now,
+        took: Duration::ZERO,
+        status: None,
+        error: why.to_owned(),
+    };
+    schema::note_attempt(db, lane, event, owed.attempts, &attempt)?;
     changes.leaves(lane, state);
     changes.enters(lane, schema::enter(db, lane, event, &owed, now.0)?);
     Ok(())

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::desk::Desk;
 use super::lease;
@@ -18,6 +18,7 @@ pub(super) fn desk(db: &Connection, clock: Clock, history: History) -> rusqlite:
     let now = clock.steady();
     let mut desk = Desk::new(clock, history);
     db.execute_batch("BEGIN IMMEDIATE")?;
+    step_back(db, now)?;
     lease::recover(db, now)?;
     let epoch = "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value";
     desk.epoch = db.query_row(epoch, (), |row| row.get(0))?;
@@ -29,6 +30,21 @@ pub(super) fn desk(db: &Connection, clock: Clock, history: History) -> rusqlite:
     let share = "SELECT coalesce(sum(share), 0) FROM done";
     desk.history_bytes = db.query_row(share, (), |row| row.get(0))?;
     Ok(desk)
+}
+
+/// Times in the file are by the wall clock of the start that wrote them. When that was ahead of this one's, as after a
+/// start with a wrong clock, what waits would wait for as long as it was wrong: it is moved by the difference.
+fn step_back(db: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
+    let sql = "SELECT value FROM meta WHERE name = 'started'";
+    let before: Option<u64> = db.query_row(sql, (), |row| row.get(0)).optional()?;
+    let ahead = before.unwrap_or(0).saturating_sub(now.0);
+    if ahead > 0 {
+        let sql = "UPDATE waiting SET due = max(?1, due - ?2) WHERE due > ?1";
+        let moved = db.execute(sql, (now.0, ahead))?;
+        log::warn!("queue: the clock was {ahead} ms ahead at the start before; {moved} waiting deliveries moved");
+    }
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('started', ?1)", (now.0,))?;
+    Ok(())
 }
 
 fn lanes(db: &Connection, desk: &mut Desk) -> rusqlite::Result<()> {

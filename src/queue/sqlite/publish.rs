@@ -68,12 +68,8 @@ impl Publish {
         ))?;
         Ok(())
     }
-}
 
-impl Job for Publish {
-    fn run(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let desk = Arc::clone(&self.desk);
-        let mut desk = desk.lock();
+    fn write(&mut self, db: &Connection, desk: &mut Desk) -> rusqlite::Result<()> {
         // Ascending whatever the wall clock does, and never the id of an event of before.
         self.id = desk
             .last_id
@@ -102,6 +98,19 @@ impl Job for Publish {
         desk.last_id = self.id;
         desk.apply(&self.changes);
         Ok(())
+    }
+}
+
+impl Job for Publish {
+    fn run(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        let desk = Arc::clone(&self.desk);
+        let mut desk = desk.lock();
+        let written = self.write(db, &mut desk);
+        if written.is_err() {
+            // A lane that the file does not have: what is published to it later would belong to nobody.
+            self.made.drain(..).for_each(|lane| desk.drop_lane(lane));
+        }
+        written
     }
 
     fn undo(&mut self) {

@@ -370,3 +370,28 @@ async fn health_is_told() {
     queue.close().await;
     assert_eq!(queue.health(), Health::Closed);
 }
+
+#[tokio::test]
+async fn a_start_with_a_wrong_clock_delays_nothing_for_years() {
+    // A machine without a battery starts in another year; what failed then waits until that year has come.
+    let (scratch, wrong) = (Scratch::new(), ManualClock::at(UnixMillis(4_000_000_000_000)));
+    let (queue, _) = start(&settings(&scratch), &wrong);
+    let _ = queue.publish(event(&wrong, "{}"), None).await.unwrap();
+    let leased = queue.lease(&lane("app"), 1, TERM).await.unwrap().leased;
+    let due = UnixMillis(wrong.clock().steady().0 + 60_000);
+    queue
+        .end(&leased[0].lease, End::Retry(attempt(500), due))
+        .await
+        .unwrap();
+    queue.close().await;
+    let right = clock();
+    let (queue, _) = start(&settings(&scratch), &right);
+    let batch = queue.lease(&lane("app"), 1, TERM).await.unwrap();
+    let now = right.clock().steady();
+    assert_eq!(
+        (batch.leased.len(), batch.next_at),
+        (0, Some(UnixMillis(now.0 + 60_000)))
+    );
+    right.advance(Duration::from_secs(60));
+    assert_eq!(queue.lease(&lane("app"), 1, TERM).await.unwrap().leased.len(), 1);
+}

@@ -346,6 +346,21 @@ impl History {
     }
 }
 
+/// Plays `steps` on an empty queue, compared with the model after each.
+async fn play(open: Open, steps: Vec<Step>) {
+    let bench = open();
+    let now = bench.now().0;
+    let mut history = History {
+        bench,
+        now,
+        model: Vec::new(),
+        leases: Vec::new(),
+    };
+    for step in steps {
+        history.take(step).await;
+    }
+}
+
 pub(crate) fn agree(open: Open) {
     // Some order of successes, failures, crashes of workers and commands that nobody thought of loses an event,
     // delivers it twice, or forgets the order.
@@ -361,20 +376,44 @@ pub(crate) fn agree(open: Open) {
         ..Default::default()
     });
     let history = |steps: Vec<Step>| {
-        runtime.block_on(async {
-            let bench = open();
-            let now = bench.now().0;
-            let mut history = History {
-                bench,
-                now,
-                model: Vec::new(),
-                leases: Vec::new(),
-            };
-            for step in steps {
-                history.take(step).await;
-            }
-        });
+        runtime.block_on(play(open, steps));
         Ok(())
     };
     runner.run(&vec(step(), 1..50), history).unwrap();
+}
+
+/// A history that was found to fail: a delivery was due from the time its predecessor's attempt reported, not from the
+/// time it was let go.
+pub(crate) async fn one_that_was_let_go_is_due_from_then(open: Open) {
+    // An attempt reported with a wrong time would put the next event of its key before older ones, or years off.
+    let publish = |lanes, key| Step::Publish { lanes, key };
+    let lease = |lane, max, term| Step::Lease { lane, max, term };
+    let end = |which, word| Step::End { which, word };
+    let change = |change, lane| Step::Change {
+        change,
+        state: None,
+        lane,
+    };
+    let steps = vec![
+        publish(1, Some(0)),
+        publish(2, None),
+        publish(1, None),
+        lease(1, 1, 1),
+        publish(3, Some(0)),
+        lease(0, 1, 1),
+        end(1, Word::Ack),
+        lease(0, 2, 1),
+        change(Change::Cancel, None),
+        change(Change::Purge, Some(1)),
+        end(2, Word::Ack),
+        change(Change::Retry, None),
+        end(2, Word::Retry(1)),
+        Step::Pass { seconds: 3 },
+        lease(1, 3, 4),
+        lease(0, 4, 3),
+        end(5, Word::Release),
+        end(6, Word::Ack),
+        lease(0, 2, 1),
+    ];
+    play(open, steps).await;
 }

@@ -407,3 +407,28 @@ async fn what_was_out_at_a_crash_is_another_attempt() {
         Err(QueueError::Closed)
     );
 }
+
+#[tokio::test]
+async fn a_crash_leaves_the_schedule_alone() {
+    // What has failed and waits an hour is sent at once, because another of its batch was out at the crash.
+    let (scratch, time, copy) = (Scratch::new(), super::clock(), Scratch::new());
+    let (queue, _) = start(&settings(&scratch), &time);
+    for _ in 0..2 {
+        let _ = queue.publish(super::event(&time, "1"), None).await.unwrap();
+    }
+    let leased = queue.lease(&lane("app"), 2, TERM).await.unwrap().leased;
+    let in_an_hour = UnixMillis(time.clock().steady().0 + 3_600_000);
+    let failed = End::Retry(attempt(500), in_an_hour);
+    queue.end(&leased[0].lease, failed).await.unwrap();
+    std::fs::create_dir_all(copy.dir()).unwrap();
+    for name in ["hookward.db", "hookward.db-wal"] {
+        std::fs::copy(scratch.dir().join(name), copy.dir().join(name)).unwrap();
+    }
+    let (again, _) = start(&settings(&copy), &time);
+    let batch = again.lease(&lane("app"), 10, TERM).await.unwrap().leased;
+    let ids: Vec<_> = batch.iter().map(|leased| leased.lease.id()).collect();
+    assert_eq!(ids, [leased[1].lease.id()]);
+    again.end(&batch[0].lease, End::Ack(attempt(200))).await.unwrap();
+    let next_at = again.lease(&lane("app"), 10, TERM).await.unwrap().next_at;
+    assert_eq!(next_at, Some(in_an_hour));
+}

@@ -68,3 +68,50 @@ async fn a_damaged_event_does_not_stop_its_lane() {
     assert_eq!(rows(&queue, "dead").await, 2);
     assert_eq!(queue.show(ids[0]).await.unwrap_err(), QueueError::Damaged);
 }
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_put_off() {
+    // The disk fails to read one event, time and again, and everything behind it waits for ever.
+    let (scratch, time) = (Scratch::new(), clock());
+    let (queue, _) = start(&settings(&scratch), &time);
+    let first = queue.publish(event(&time, "1"), None).await.unwrap().id();
+    let second = queue.publish(event(&time, "2"), None).await.unwrap().id();
+    queue.close().await;
+    let file = rusqlite::Connection::open(scratch.dir().join("hookward.db")).unwrap();
+    let broken = format!(
+        "ALTER TABLE event RENAME TO kept; CREATE VIEW event AS SELECT id, accepted, lanes, bytes, type, event_id, digest,
+        head, CASE id WHEN {first} THEN abs(-9223372036854775808) ELSE body END AS body FROM kept;"
+    );
+    file.execute_batch(&broken).unwrap();
+    let (queue, _) = start(&settings(&scratch), &time);
+    assert!(queue.lease(&lane("app"), 1, TERM).await.unwrap().leased.is_empty());
+    let leased = queue.lease(&lane("app"), 1, TERM).await.unwrap().leased;
+    assert_eq!(leased[0].lease.id(), second);
+    assert_eq!(listed(&queue, EventState::Waiting).await, 1);
+    let mended = "DROP VIEW event; ALTER TABLE kept RENAME TO event;";
+    file.execute_batch(mended).unwrap();
+    time.advance(std::time::Duration::from_secs(600));
+    let leased = queue.lease(&lane("app"), 1, TERM).await.unwrap().leased;
+    assert_eq!((leased[0].lease.id(), leased[0].attempt), (first, 2));
+}
+
+#[test]
+fn what_passes_is_no_damage() {
+    // The machine is short of memory for a second, and events that are whole become dead letters.
+    use rusqlite::ffi;
+    let failure = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+    for (code, damage) in [
+        (ffi::SQLITE_CORRUPT, true),
+        (ffi::SQLITE_NOTADB, true),
+        (ffi::SQLITE_IOERR, false),
+        (ffi::SQLITE_NOMEM, false),
+        (ffi::SQLITE_BUSY, false),
+        (ffi::SQLITE_CANTOPEN, false),
+        (ffi::SQLITE_PROTOCOL, false),
+        (ffi::SQLITE_INTERRUPT, false),
+    ] {
+        assert_eq!(super::super::is_damage(&failure(code)), damage, "{code}");
+    }
+    let kind = rusqlite::Error::InvalidColumnType(0, "head".to_owned(), rusqlite::types::Type::Null);
+    assert!(super::super::is_damage(&kind));
+}

@@ -93,6 +93,29 @@ async fn those_that_deliver_do_not_pay_for_those_that_publish() {
 }
 
 #[tokio::test]
+async fn a_lane_that_did_not_fit_is_made_again() {
+    // The disk fills between the first event's lane and its delivery: later events of that lane are acknowledged and,
+    // after the next start, belong to no lane, or to another one.
+    let (scratch, time) = (Scratch::new(), clock());
+    let (queue, _) = start(&small(&scratch), &time);
+    let event = |lane: &str| NewEvent::sample("github", &[lane], "{}", time.clock().wall());
+    let mut too_large = event("app");
+    too_large.order_key = Some(vec![b'k'; 4 << 20].into());
+    assert_eq!(queue.publish(too_large, None).await.map(drop), Err(QueueError::Full));
+    while queue.health() == Health::Full {
+        assert!(queue.lease(&lane("app"), 1, TERM).await.unwrap().leased.is_empty());
+    }
+    let _ = queue.publish(event("app"), None).await.unwrap();
+    let _ = queue.publish(event("other"), None).await.unwrap();
+    queue.close().await;
+    let (queue, _) = start(&small(&scratch), &time);
+    for destination in ["app", "other"] {
+        let batch = queue.lease(&lane(destination), 9, TERM).await.unwrap();
+        assert_eq!(batch.leased.len(), 1, "{destination}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_is_found_full_again() {
     // A restart on a full disk takes events that it cannot keep, or does not start at all.
     let (scratch, time) = (Scratch::new(), clock());
