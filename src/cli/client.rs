@@ -11,8 +11,8 @@ use http::{HeaderMap, Method, Uri};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// More of an answer than this is not read.
-const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+/// More of an answer than this is not read: far more than the largest body in base64.
+const ANSWER_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// An answer, as far as it is shown.
 pub(super) struct Answer {
@@ -54,6 +54,9 @@ pub(super) fn exchange(method: &Method, url: &str, headers: &HeaderMap, body: &[
     let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
     let mut answer = Vec::new();
     let received = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
+    if answer.len() as u64 == ANSWER_BYTES_MAX {
+        bail!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
+    }
     if answer.is_empty() {
         sent.and(received.map(drop)).context("the exchange broke off")?;
     }
@@ -83,5 +86,30 @@ fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
             return Some(body);
         }
         rest = rest.get(stop.checked_add(2)?..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_to_its_end() {
+        // A dead letter with a large body is left out of every export.
+        let body = vec![b'x'; 5 << 20];
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let answer = [b"HTTP/1.1 200 OK\r\n\r\n", &body[..]].concat();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 16]).unwrap();
+            stream.write_all(&answer).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            // What the client sent is read, or closing cuts off what it has not read.
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let answer = exchange(&Method::GET, &url, &HeaderMap::new(), b"").unwrap();
+        server.join().unwrap();
+        assert_eq!((answer.status, answer.body.len()), (200, body.len()));
     }
 }

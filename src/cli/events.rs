@@ -176,6 +176,7 @@ async fn export(door: &Door, which: &Which) -> anyhow::Result<ExitCode> {
     let mut pages = Pages::new(which.query()?);
     // Deliveries of one event stand beside each other.
     let mut last = None;
+    let mut whole = true;
     while let Some(page) = pages.next(door, PAGE).await? {
         for delivery in page {
             let id = delivery["id"].as_u64();
@@ -187,11 +188,15 @@ async fn export(door: &Door, which: &Which) -> anyhow::Result<ExitCode> {
             match door.get(&format!("/api/events/{id}?body=true")).await {
                 Ok(event) => say(event)?,
                 // One damaged or just purged event keeps nobody from exporting the others.
-                Err(problem) => super::complain(format_args!("event {id}: {problem:#}\n")),
+                Err(problem) => {
+                    whole = false;
+                    super::complain(format_args!("event {id}: {problem:#}\n"));
+                }
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    // A script that purges what it has exported must not go on.
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn change(door: &Door, verb: &str, changing: Changing) -> anyhow::Result<ExitCode> {

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::{Placed, Plan, Reloaded, Watch, plan_file, reload, server_address};
 use crate::gateway::{Deliver, Guard, ReplayPolicy, RouteSettings};
 use crate::observe::{AccessLog, ProcessLog, ProcessLogSettings};
-use crate::server::{Bound, Server};
+use crate::server::{Bound, ListenSettings, Server};
 
 #[derive(Args)]
 pub(super) struct Run {
@@ -60,6 +60,8 @@ impl Run {
             true => AccessLog::stdout(plan.log.format).context("cannot start the access log")?,
             false => AccessLog::off(),
         };
+        // From before names are looked up, which may take long.
+        let mut watch = plan.watch.map(|every| Watch::new(self.files(&plan.files), every));
         plan.place(&placed);
         let guard = plan.guard(clock, access).context("cannot use the data directory")?;
         guard.rules().look_up().await;
@@ -70,7 +72,6 @@ impl Run {
         let server = Server::start(bound, &settings, &guard).context("cannot serve")?;
         placed.certificates = server.certificates().to_vec();
         complain(banner);
-        let mut watch = plan.watch.map(|every| Watch::new(self.files(&plan.files), every));
         loop {
             let wish = tokio::select! {
                 wish = signals.next() => wish,
@@ -196,7 +197,11 @@ fn banner(plan: &Plan, bound: &Bound) -> String {
         )),
         None => text.push_str("  repeats are remembered in memory: a restart forgets them\n"),
     }
-    if let (Some(route), Some(address)) = (plan.gateway.routes.first(), bound.listen().first()) {
+    // `send` speaks plain HTTP, and for nobody else.
+    let plain = |listen: &ListenSettings| listen.tls.is_none() && listen.proxies.is_none();
+    let plain = plan.server.listen.iter().position(plain);
+    let address = plain.and_then(|at| bound.listen().get(at).copied());
+    if let (Some(route), Some(address)) = (plan.gateway.routes.first(), address) {
         let provider = &route.provider.id;
         let url = format!("http://{address}{}", route.path);
         let program = std::env::args().next().unwrap_or_else(|| "hookward".to_owned());
