@@ -44,11 +44,14 @@ class System:
     verifies: bool = True
     needs: tuple = ()
     admin: int = 0
+    data: Path = None
     child: object = None
 
     def start(self):
         if children.is_taken(self.port):
             raise RuntimeError(f"port {self.port} is taken by another process")
+        if self.data:
+            shutil.rmtree(self.data, ignore_errors=True)
         self.child = children.start(self.argv, core=PROXY_CORE, log=f"{self.name}.log", env={"SECRET": SECRET})
         children.wait_until_listening(self.child, self.port)
 
@@ -56,6 +59,8 @@ class System:
         if self.child:
             children.stop(self.child)
             self.child = None
+        if self.data:
+            shutil.rmtree(self.data, ignore_errors=True)
 
     def pids(self):
         return children.family(self.child.pid)
@@ -89,9 +94,12 @@ def _written(template, name, **values):
     return path
 
 
-def hookward(binary, port, admin, name="hookward"):
-    file = _written("hookward.yaml.in", f"{name}.yaml", PORT=port, ADMIN=admin, UPSTREAM=UPSTREAM)
-    return System(name, name, port, [binary, "run", file], admin=admin)
+def hookward(binary, port, admin, name="hookward", queues=False):
+    """With `queues`, an answer means that the event is on disk, and its delivery is a part of what is measured."""
+    data = children.RUN / f"{name}.data" if queues else None
+    file = _written("hookward.yaml.in", f"{name}.yaml", PORT=port, ADMIN=admin, UPSTREAM=UPSTREAM,
+                    DELIVER="queue" if queues else "forward", DATA=f"data: {{ dir: {data} }}" if queues else "")
+    return System(name, name, port, [binary, "run", file], admin=admin, data=data)
 
 
 def nginx(port, lua):
@@ -126,5 +134,7 @@ def pingora(tools, port):
 def all_systems(tools, hookwards):
     """`hookwards`: name -> binary; several builds can be compared in one run."""
     ours = [hookward(binary, 9110 + 2 * i, 9111 + 2 * i, name) for i, (name, binary) in enumerate(hookwards.items())]
+    if "hookward" in hookwards:
+        ours.append(hookward(hookwards["hookward"], 9130, 9131, "hookward-queue", queues=True))
     rivals = [nginx(9101, lua=True), haproxy(9102), pingora(tools, 9103), nginx(9104, lua=False)]
     return ours + rivals
