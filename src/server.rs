@@ -174,7 +174,7 @@ impl Server {
             guard: Arc::clone(guard),
             proxy: Arc::new(proxy(guard, settings.ingress)),
         });
-        let doors = Doors::new(settings.doors.clone());
+        let doors = Doors::new(settings.doors);
         let mut services = Vec::new();
         let mut certificates = Vec::new();
         for (listener, listen) in bound.listen.into_iter().zip(&settings.listen) {

@@ -128,7 +128,7 @@ pub struct ClientFile {
     pub connections: Count,
     /// Open connections of one client address.
     pub connections_each: Count,
-    /// Requests on one connection.
+    /// Requests on one connection of HTTP/1.
     pub requests_each: Count,
     /// Proxies in front of the gateway whose `x-forwarded-for` is believed.
     pub trusted_proxies: Vec<Network>,

@@ -127,7 +127,6 @@ pub(super) fn server(file: &File, problems: &mut Problems) -> ServerSettings {
         doors: DoorSettings {
             connections_max: client.connections.0.get() as usize,
             client_connections_max: client.connections_each.0.get() as usize,
-            exempt: client.trusted_proxies.iter().map(|network| network.0).collect(),
         },
         ingress: IngressSettings {
             head_timeout: client.head_timeout.0,

@@ -104,7 +104,14 @@ impl Plan {
         let (new, old) = (&self.server, &running.server);
         let differs = [
             ("listen", !same_sockets(&new.listen, &old.listen)),
-            ("client.connections", new.doors != old.doors),
+            (
+                "client.connections",
+                new.doors.connections_max != old.doors.connections_max,
+            ),
+            (
+                "client.connections_each",
+                new.doors.client_connections_max != old.doors.client_connections_max,
+            ),
             (
                 "client.requests_each",
                 new.ingress.requests_max != old.ingress.requests_max,
@@ -124,6 +131,7 @@ impl Plan {
                 "client.idle_timeout",
                 new.ingress.idle_timeout != old.ingress.idle_timeout,
             ),
+            ("watch", self.watch != running.watch),
             ("log", self.log != running.log),
             ("data", self.data != running.data),
             ("replay.entries", self.replay_entries != running.replay_entries),

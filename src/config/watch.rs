@@ -47,9 +47,17 @@ impl Watch {
 
     /// Watches other files from here on; those that it knew already keep what is known about them.
     pub fn follow(&mut self, files: Vec<PathBuf>) {
-        if files != self.files {
-            *self = Watch::new(files, self.every);
-        }
+        let known = |file: &PathBuf| self.files.iter().position(|known| known == file);
+        let places: Vec<_> = files.iter().map(known).collect();
+        let kept = |marks: &[Mark]| {
+            let of = |(file, place): (&PathBuf, &Option<usize>)| match place.and_then(|at| marks.get(at)) {
+                Some(mark) => *mark,
+                None => mark(file),
+            };
+            files.iter().zip(&places).map(of).collect()
+        };
+        (self.known, self.seen) = (kept(&self.known), kept(&self.seen));
+        self.files = files;
     }
 
     /// Whether something changed and has stood still since the last look.
@@ -103,6 +111,24 @@ mod tests {
         assert!(watch.look());
         assert!(!watch.look(), "once");
         fs::write(folder.join("absent"), "there").unwrap();
+        assert_eq!((watch.look(), watch.look(), watch.look()), (false, true, false));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_change_is_not_forgotten_when_other_files_are_named() {
+        // A secret that changes while a reload reads the files would stay the old one until it changes again.
+        let folder = std::env::temp_dir().join(format!("hookward-follow-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let [configuration, secret, added] = ["configuration", "secret", "added"].map(|name| folder.join(name));
+        for file in [&configuration, &secret, &added] {
+            fs::write(file, "one").unwrap();
+        }
+        let mut watch = Watch::new(vec![configuration.clone(), secret.clone()], Duration::ZERO);
+        fs::write(&configuration, "names another").unwrap();
+        assert_eq!((watch.look(), watch.look()), (false, true));
+        fs::write(&secret, "changed meanwhile").unwrap();
+        watch.follow(vec![configuration, added, secret]);
         assert_eq!((watch.look(), watch.look(), watch.look()), (false, true, false));
         fs::remove_dir_all(folder).unwrap();
     }

@@ -203,7 +203,7 @@ async fn write(session: &mut ServerSession, reply: &Reply, extra: &[(HeaderName,
 /// Whether the rest of the body is read away so that the connection can serve the next request.
 fn keeps(session: &mut ServerSession) -> bool {
     // Nor does Pingora drain a connection that ends anyway.
-    let ends = |http1: &HttpSession| http1.get_keepalive_timeout().is_none();
+    let ends = |http1: &HttpSession| !http1.will_keepalive();
     if session.as_http1().is_some_and(ends) {
         return false;
     }

@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
@@ -29,6 +30,9 @@ use super::chunks::{Broken, Chunks};
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
+
+/// Longest wait for a peer to take the end of TLS.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted, over TCP or, after its handshake, over TLS.
 #[derive(Debug)]
@@ -72,6 +76,19 @@ impl Connection {
             chunks: None,
             socket,
             tls,
+        }
+    }
+
+    /// Whether HTTP/2 may be spoken: by prior knowledge, or over TLS when it was agreed on.
+    pub(super) fn may_begin_http2(&self) -> bool {
+        self.tls.is_none() || matches!(self.selected_alpn_proto(), Some(ALPN::H2))
+    }
+
+    /// Says over TLS that nothing was cut off; the end of TCP says as much by itself.
+    pub(super) async fn farewell(&mut self) {
+        if self.tls.is_some() {
+            // Who is gone already, or reads nothing, misses nothing.
+            let _ = pingora_timeout::timeout(FAREWELL, AsyncWriteExt::shutdown(self)).await;
         }
     }
 

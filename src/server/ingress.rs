@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -30,7 +30,7 @@ use crate::gateway::{Active, Guard, Reason, Rules, Trail, frame, refuse_raw};
 /// What one read takes at most; larger bodies are read by Pingora.
 const READ_BYTES: usize = 16 * 1024;
 
-/// How HTTP/2 without TLS begins (RFC 9113 section 3.4). Its first part looks like a head.
+/// How HTTP/2 begins, with and without TLS (RFC 9113 section 3.4). Its first part looks like a head.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bounds on connections from outside.
@@ -56,11 +56,6 @@ pub(crate) struct Ingress {
 impl Ingress {
     /// Serves a connection to its end.
     pub(super) async fn serve(&self, mut connection: Box<Connection>, mut stopping: ShutdownWatch) {
-        let shared = self.guard.shared();
-        let _open = shared.metrics().connection_opened();
-        if matches!(connection.selected_alpn_proto(), Some(ALPN::H2)) {
-            return self.proxied(connection, &stopping).await;
-        }
         let mut left = self.settings.requests_max;
         while let Some((head, active)) = self.read_head(&mut connection, left, &mut stopping).await {
             let Some(next) = self.serve_one(connection, head, active, left, &stopping).await else {
@@ -69,6 +64,7 @@ impl Ingress {
             connection = next;
             left = left.saturating_sub(1);
         }
+        connection.farewell().await;
     }
 
     /// Serves one request; returns the connection if it lives on. The request is `active` from its first byte to the
@@ -94,7 +90,8 @@ impl Ingress {
         let mut session = ServerSession::new_http1(connection);
         session.set_pipelined_prefix(bytes);
         if left <= 1 {
-            session.set_keepalive(None);
+            // Reading the request sets what else there is about keeping the connection anew.
+            session.set_keepalive_reuses_remaining(Some(0));
         }
         let stream = match rules {
             Some(rules) => self.serve_webhook(session, &rules).await?,
@@ -137,6 +134,8 @@ impl Ingress {
         stopping: &mut ShutdownWatch,
     ) -> Option<(Head, Active)> {
         let first = left == self.settings.requests_max;
+        // Over TLS it has to be agreed on: Pingora takes the preface for HTTP/1 then, and nobody would judge its heads.
+        let preface = first && stream.may_begin_http2();
         let mut bytes = BytesMut::new();
         let patience = match first {
             true => self.settings.head_timeout,
@@ -154,9 +153,9 @@ impl Ingress {
         }
         let trail = Trail::new(self.guard.shared().clock());
         let active = self.guard.shared().enter();
-        let whole = self.read_rest(stream, &mut bytes, first);
+        let whole = self.read_rest(stream, &mut bytes, preface);
         let reason = match pingora_timeout::timeout(self.settings.head_timeout, whole).await {
-            Ok(Ok(_)) if first && bytes.starts_with(H2_PREFACE) => return Some((Head::Http2(bytes), active)),
+            Ok(Ok(_)) if preface && bytes.starts_with(H2_PREFACE) => return Some((Head::Http2(bytes), active)),
             Ok(Ok(end)) => match self.judge(bytes, end) {
                 Ok(head) => return Some((head, active)),
                 Err(reason) => reason,

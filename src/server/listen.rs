@@ -64,7 +64,12 @@ impl Door {
             let IngressSettings { head_timeout, .. } = door.ingress.settings;
             let opened = door.open(stream, peer, place);
             match pingora_timeout::timeout(head_timeout, opened).await {
-                Ok(Ok((connection, _place))) => door.ingress.serve(connection, stopping).await,
+                Ok(Ok((connection, place))) => {
+                    // Given back in this order: whoever sees that a connection is gone finds its place free.
+                    let _open = door.metrics().connection_opened();
+                    let _place = place;
+                    door.ingress.serve(connection, stopping).await;
+                }
                 Ok(Err(turned)) => door.turn_away(turned, peer),
                 Err(_) => door.turn_away(Turned::TooSlow, peer),
             }
@@ -93,7 +98,9 @@ impl Door {
                 .await
                 .map_err(|_| Turned::ProxyHeader)?,
         };
-        place.of(client.ip()).map_err(turned)?;
+        if !self.ingress.guard.rules().trusts(client.ip().to_canonical()) {
+            place.of(client.ip()).map_err(turned)?;
+        }
         let Some(certificates) = &self.certificates else {
             return Ok((Box::new(Connection::tcp(stream, client)), place));
         };

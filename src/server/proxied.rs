@@ -21,17 +21,20 @@ const HEADER_BYTES_MAX: usize = 2048;
 /// There is no such header, it is longer than 2 KiB, names no internet address, or the connection ended.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), peer: SocketAddr) -> io::Result<SocketAddr> {
     let mut header = Vec::with_capacity(128);
-    while header.len() < HEADER_BYTES_MAX {
+    loop {
         // What follows the header belongs to TLS or HTTP, so it is not read along with it.
         let wanted = wanted(&header).ok_or_else(broken)?;
         if wanted == 0 {
             return client(&header, peer).ok_or_else(broken);
         }
         let from = header.len();
-        header.resize(from.saturating_add(wanted), 0);
+        let to = from.saturating_add(wanted);
+        if to > HEADER_BYTES_MAX {
+            return Err(broken());
+        }
+        header.resize(to, 0);
         stream.read_exact(header.get_mut(from..).unwrap_or_default()).await?;
     }
-    Err(broken())
 }
 
 fn broken() -> io::Error {
@@ -162,6 +165,11 @@ mod tests {
         let (client, left) = read_all(&endless).await;
         assert_eq!(client, None);
         assert!(left > 90_000, "{left}");
-        assert_eq!(read_all(&v2(1, 0x11, &[0; 60_000])).await.0, None);
+        let (client, left) = read_all(&v2(1, 0x11, &[0; 60_000])).await;
+        assert_eq!((client, left), (None, 60_000), "what is announced is not read first");
+        let mut largest = vec![0; 2048 - 16];
+        largest[..4].copy_from_slice(&[192, 0, 2, 7]);
+        largest[12..15].copy_from_slice(&[4, 7, 221]);
+        assert_eq!(read_all(&v2(1, 0x11, &largest)).await.0.as_deref(), Some("192.0.2.7:0"));
     }
 }

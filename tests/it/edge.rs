@@ -2,7 +2,9 @@
 
 mod ambiguous;
 mod clients;
+mod doors;
 mod early;
 mod heads;
 mod paths;
+mod proxied;
 mod slow;

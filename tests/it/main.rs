@@ -26,4 +26,5 @@ mod refusals;
 mod reload;
 mod replay;
 mod sdk;
+mod tls;
 mod verification;

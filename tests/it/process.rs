@@ -9,6 +9,7 @@ mod operators;
 mod run;
 mod secrecy;
 mod signals;
+mod watch;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One connection.
-pub struct Client {
-    stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    stream: S,
     unread: Vec<u8>,
 }
 
@@ -60,28 +60,51 @@ pub async fn request(address: SocketAddr, bytes: &[u8]) -> Answer {
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Client {
-        Client::over(TcpStream::connect(address).await.unwrap())
+        Client::at_once(TcpStream::connect(address).await.unwrap())
     }
 
     /// From an address of this machine's own: everything in 127.0.0.0/8 is.
     pub async fn connect_from(local: &str, address: SocketAddr) -> Client {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(local.parse().unwrap(), 0)).unwrap();
-        Client::over(socket.connect(address).await.unwrap())
+        Client::at_once(socket.connect(address).await.unwrap())
     }
 
-    fn over(stream: TcpStream) -> Client {
+    fn at_once(stream: TcpStream) -> Client {
         stream.set_nodelay(true).unwrap();
+        Client::over(stream)
+    }
+
+    /// Ends the connection with a reset instead of a farewell.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// On a connection that is open already.
+    pub fn over(stream: S) -> Client<S> {
         Client {
             stream,
             unread: Vec::new(),
         }
     }
 
+    /// The connection itself.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// The connection itself, of which nothing was read yet.
+    pub fn into_stream(self) -> S {
+        assert!(self.unread.is_empty());
+        self.stream
+    }
+
     /// Sends as much as the other side takes: it may refuse, and close, before it has read everything. Tells whether
     /// it took everything.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
-        self.stream.write_all(bytes).await.is_ok()
+        self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
     /// The next final answer; informational ones are skipped.
@@ -155,11 +178,6 @@ impl Client {
     /// The next chunk of a chunked answer whose head was read.
     pub async fn chunk(&mut self) -> Vec<u8> {
         self.next_chunk().await.expect("the connection ended early")
-    }
-
-    /// Ends the connection with a reset instead of a farewell.
-    pub fn reset(self) {
-        self.stream.set_zero_linger().unwrap();
     }
 
     /// Says that no more will be sent.

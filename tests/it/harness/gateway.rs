@@ -45,6 +45,12 @@ impl Gateway {
         Gateway::from_plan(plan, world).await
     }
 
+    /// Starts a gateway that listens as `listen` says: an entry of that key in flow style, with a port of 0.
+    pub async fn listening(listen: &str, yaml: &str) -> Gateway {
+        let plan = plan_listening(listen, yaml).unwrap_or_else(|told| panic!("{told}"));
+        Gateway::from_plan(plan, World::internet()).await
+    }
+
     /// Starts a gateway, unless its configuration has errors.
     pub async fn try_start(yaml: &str) -> Option<Gateway> {
         Some(Gateway::from_plan(plan(yaml).ok()?, World::internet()).await)
@@ -128,7 +134,11 @@ impl Gateway {
 }
 
 fn plan(yaml: &str) -> Result<Plan, String> {
-    let text = format!("listen: [127.0.0.1:0]\nadmin: 127.0.0.1:0\n{yaml}");
+    plan_listening("127.0.0.1:0", yaml)
+}
+
+fn plan_listening(listen: &str, yaml: &str) -> Result<Plan, String> {
+    let text = format!("listen: [{listen}]\nadmin: 127.0.0.1:0\n{yaml}");
     let (plan, problems) = plan_text("test.yaml", &text, NOW);
     plan.ok_or_else(|| format!("{problems}\n{text}"))
 }

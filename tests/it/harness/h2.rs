@@ -1,4 +1,4 @@
-//! An HTTP/2 client without TLS, by prior knowledge.
+//! An HTTP/2 client: by prior knowledge, or over whatever connection it is given.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -29,6 +30,11 @@ impl H2 {
     pub async fn connect(address: SocketAddr) -> H2 {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        H2::over(stream).await
+    }
+
+    /// On a connection that is open already.
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> H2 {
         let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         let connection = tokio::spawn(async move {
             let _ = connection.await;

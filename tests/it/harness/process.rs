@@ -201,7 +201,12 @@ impl Running {
 
     /// Starts it with more options and variables.
     pub async fn start_with(yaml: &str, options: &[&str], env: &[(&str, &str)]) -> Running {
-        let file = TestFile::new("hookward.yaml", with_listeners(yaml));
+        Running::from_file(&with_listeners(yaml), options, env).await
+    }
+
+    /// Starts it with a whole file; the first listener is the one whose address is kept.
+    pub async fn from_file(yaml: &str, options: &[&str], env: &[(&str, &str)]) -> Running {
+        let file = TestFile::new("hookward.yaml", yaml);
         let mut args = vec!["run".as_ref(), file.path().as_os_str()];
         args.extend(options.iter().map(OsStr::new));
         let process = Process::start(HOOKWARD, &args, env);
@@ -236,7 +241,8 @@ fn with_listeners(yaml: &str) -> String {
 pub fn address_after(banner: &str, word: &str) -> Option<SocketAddr> {
     let mut lines = banner.lines().map(str::trim_start);
     let line = lines.find_map(|line| line.strip_prefix(word))?.trim_start();
-    line.strip_prefix("http://")?.split(['/', ' ']).next()?.parse().ok()
+    let (_, address) = line.split_once("://")?;
+    address.split(['/', ' ']).next()?.parse().ok()
 }
 
 /// A file in a directory of its own, gone with the test.
@@ -255,6 +261,11 @@ impl TestFile {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// A path beside it, for more files that are gone with it.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.0.with_file_name(name)
     }
 
     pub fn name(&self) -> &str {
