@@ -49,7 +49,7 @@ pub struct Provider {
     pub title: String,
     /// The vendor's page about its signatures.
     pub docs: Option<String>,
-    /// The day on which file and page were last compared.
+    /// The day on which its facts were last compared with their source.
     pub checked: Option<String>,
     /// What the file rests on.
     pub confidence: Option<Confidence>,
