@@ -9,6 +9,7 @@
 //! duplicate keys and aliases are therefore errors here, never guesses.
 
 mod build;
+mod clients;
 mod data;
 mod delivery;
 mod document;

@@ -50,7 +50,7 @@ use replay::Verdict;
 use respond::Reply;
 use route::Found;
 
-pub use admit::Rate;
+pub use admit::{Allow, ClientName, Networks, Rate};
 pub use refusal::{Connection, Reason, Refusal, Row};
 pub use register::RegisterSettings;
 pub use replay::ReplayPolicy;
@@ -240,12 +240,17 @@ impl Guard {
             Found::Webhook(route) => route,
         };
         trail.routed(route);
+        // Strangers learn no more than that they are strangers.
+        route.allow.address(head.known_client())?;
+        route.allow.certificate(head::certified(session))?;
         let taken = handshake::takes(route, &asked(session, &[]))?;
         head::unambiguous(&request.headers, route.verifier().scheme().security_headers())?;
 
         // Admit: before any byte of the body.
         rules.client_limit.check(head.client)?;
-        let place = route.places.take(route.in_flight_max)?;
+        let unproven = shared.unproven.enter(head.client, rules.client_in_flight_max())?;
+        route.places.has_room(route.in_flight_max, Reason::Busy)?;
+        let place = shared.webhooks.take(rules.in_flight_max, Reason::Overload)?;
         trail.admitted(place, route.metrics.enter());
         let mut memory = shared.memory.hold(rules.memory_bytes_max);
 
@@ -276,6 +281,8 @@ impl Guard {
             .provider
             .facts(&session.req_header().headers, &body, Some(permit.proof()));
         trail.proven(&permit, &facts);
+        drop(unproven);
+        trail.placed(route.places.take(route.in_flight_max, Reason::Busy)?);
 
         // Spend: the provider's budget, which forgers cannot reach.
         route.spend()?;

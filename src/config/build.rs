@@ -44,7 +44,7 @@ pub struct Plan {
     pub replay_entries: u32,
     /// Where events lie on disk; `None`: nowhere.
     pub data: Option<SqliteSettings>,
-    /// The files that were read on the way, but for the configuration itself: secrets and certificates.
+    /// The files that were read on the way, but for the configuration itself: secrets, certificates, lists of addresses.
     pub files: Vec<PathBuf>,
     /// How often all of them are looked at for changes; `None`: never.
     pub watch: Option<Duration>,
@@ -141,10 +141,12 @@ fn build(file: &File, problems: &mut Problems, now: UnixMillis) -> Plan {
         gateway: GatewaySettings {
             client: ClientSettings {
                 rate: rate(file.limits.client_rate, file.limits.client_burst),
+                in_flight_max: file.limits.client_in_flight.0.get(),
                 body_timeout: file.client.body_timeout.0,
                 body_rate: file.client.body_rate.0,
                 trusted_proxies: file.client.trusted_proxies.iter().map(|network| network.0).collect(),
             },
+            in_flight_max: file.limits.in_flight.0.get() as usize,
             memory_bytes_max,
             upstreams,
             lines: delivery::lines(file, problems),
@@ -170,7 +172,7 @@ fn build(file: &File, problems: &mut Problems, now: UnixMillis) -> Plan {
     }
 }
 
-/// Secrets, settings and certificates that are files.
+/// Secrets, settings, certificates and lists of addresses that are files.
 fn files(file: &File) -> Vec<PathBuf> {
     let own = file.routes.iter().flat_map(|route| &route.secrets);
     let resigning = file.routes.iter().filter_map(|route| route.resign.as_ref());
@@ -187,7 +189,14 @@ fn files(file: &File) -> Vec<PathBuf> {
         pairs.chain(&tls.client_ca)
     });
     let secrets = secrets.filter_map(|secret| secret.file.as_ref());
-    secrets.chain(settings).chain(certificates).cloned().collect()
+    let lists = file.routes.iter().filter_map(|route| route.allow.as_ref());
+    let lists = lists.flat_map(|allow| &allow.files);
+    secrets
+        .chain(settings)
+        .chain(certificates)
+        .chain(lists)
+        .cloned()
+        .collect()
 }
 
 fn own_schemes(file: &File, problems: &mut Problems) -> BTreeMap<String, Arc<Provider>> {

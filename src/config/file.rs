@@ -8,6 +8,7 @@
 //! The defaults stand in the `Default` implementations below and nowhere else; `conf/reference.yaml` repeats them
 //! for users, and a test holds the two equal.
 
+mod clients;
 mod delivery;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use super::settings::SettingFile;
 use super::value::{Address, Count, Date, Method, Name, Network, Rate, Size, Span, Switch, Written};
 use crate::providers::ProviderFile;
 
+pub use clients::{AllowFile, ClientCertificateFile};
 pub use delivery::{
     ApiFile, DataFile, Deliver, DeliveryFile, DestinationFile, ExponentialFile, HistoryFile, ResignFile, RetryFile,
 };
@@ -130,7 +132,7 @@ pub struct ClientFile {
     pub connections_each: Count,
     /// Requests on one connection of HTTP/1.
     pub requests_each: Count,
-    /// Proxies in front of the gateway whose `x-forwarded-for` is believed.
+    /// Proxies in front of the gateway whose `x-forwarded-for` and `forwarded` are believed.
     pub trusted_proxies: Vec<Network>,
 }
 
@@ -142,6 +144,10 @@ pub struct LimitsFile {
     pub client_rate: Rate,
     /// Requests of one client address that may come at once.
     pub client_burst: Count,
+    /// Requests of one client address at the same time that have proven nothing yet.
+    pub client_in_flight: Count,
+    /// Webhooks at the same time, over all routes.
+    pub in_flight: Count,
     /// Bodies held in memory, over all routes.
     pub memory: Size,
 }
@@ -191,6 +197,10 @@ pub struct RouteFile {
     /// The methods it takes.
     #[serde(default = "default_methods")]
     pub methods: Vec<Method>,
+    /// The only addresses it takes requests from; absent: any.
+    pub allow: Option<AllowFile>,
+    /// The certificate that a client has to show; absent: none.
+    pub client_certificate: Option<ClientCertificateFile>,
     /// A built-in provider; this or `scheme`.
     pub provider: Option<String>,
     /// One of `schemes`; this or `provider`.
@@ -274,7 +284,7 @@ pub struct RouteLimitsFile {
     pub burst: Count,
     /// Largest body.
     pub body: Size,
-    /// Requests at the same time.
+    /// Proven events at the same time.
     pub in_flight: Count,
 }
 
@@ -319,6 +329,8 @@ impl Default for LimitsFile {
         LimitsFile {
             client_rate: per_second(100),
             client_burst: count(200),
+            client_in_flight: count(256),
+            in_flight: count(4096),
             memory: Size(256 * 1024 * 1024),
         }
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clients;
 use super::delivery;
 use super::file::{File, RouteFile, SecretFile};
 use super::path::KeyPath;
@@ -104,6 +105,7 @@ fn build_one(
 ) -> Option<RouteSettings> {
     let deliver = delivery::deliver(file, route, path, problems);
     let resign = delivery::resign(route, path, problems, now);
+    let allow = clients::allow(file, route, path, problems);
     paths(route, path, problems);
     if route.methods.is_empty() {
         problems
@@ -133,6 +135,7 @@ fn build_one(
         host: route.host.as_ref().map(|host| host.to_ascii_lowercase()),
         path: route.path.clone(),
         methods: route.methods.iter().map(|method| method.0.clone()).collect(),
+        allow: allow?,
         provider,
         verifier: Arc::new(verifier),
         register,

@@ -100,6 +100,24 @@ impl Name {
     }
 }
 
+impl Network {
+    /// Reads a network or an address.
+    ///
+    /// # Errors
+    /// A message for the user, when `text` is neither, or points inside a network.
+    pub fn new(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Network(IpNet::from(address)));
+        }
+        let wrong = |_| format!("{} is not a network; write one such as 10.0.0.0/8", quoted(text));
+        let network: IpNet = text.parse().map_err(wrong)?;
+        if network.trunc() != network {
+            return Err(format!("{network} points inside a network; write {}", network.trunc()));
+        }
+        Ok(Network(network))
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -167,17 +185,7 @@ impl<'de> Deserialize<'de> for Address {
 
 impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        typed(deserializer, "a network such as 10.0.0.0/8", |text| {
-            if let Ok(address) = text.parse::<IpAddr>() {
-                return Ok(Network(IpNet::from(address)));
-            }
-            let wrong = |_| format!("{} is not a network; write one such as 10.0.0.0/8", quoted(text));
-            let network: IpNet = text.parse().map_err(wrong)?;
-            if network.trunc() != network {
-                return Err(format!("{network} points inside a network; write {}", network.trunc()));
-            }
-            Ok(Network(network))
-        })
+        typed(deserializer, "a network such as 10.0.0.0/8", Network::new)
     }
 }
 

@@ -1,15 +1,21 @@
-//! Cheap limits before any byte of a body: how often a client may knock, how many requests a route holds at a time,
-//! how many bytes of bodies the process holds.
+//! Cheap limits before any byte of a body: who may knock and how often, how many requests of one client and of all are
+//! on their way, how many bytes of bodies the process holds.
 //!
 //! What is counted here is counted for everybody, forgers included, so none of it may be a provider's budget; that
 //! is `spend`, after proof. Memory is fixed: clients share a table of a fixed number of buckets, so a spray of a
 //! million addresses costs nothing more than one. All holds are guards that give back when dropped.
+//!
+//! The places of a route are for what is proven: it is looked at here whether one is left, and it is taken after proof.
+//! Otherwise whoever sends bodies slowly, or forges them, would occupy a route without a secret. What has proven nothing
+//! yet is bounded for each client, and with everything else in all.
+
+mod allow;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use governor::clock::Clock as GovernorClock;
@@ -20,6 +26,8 @@ use governor::{Quota, RateLimiter};
 
 use super::refusal::{Reason, Refusal};
 use crate::clock::Clock;
+
+pub use allow::{Allow, ClientName, Networks};
 
 /// `count` requests per `per`, and `burst` at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +166,65 @@ impl ClientLimit {
     }
 }
 
+/// Counters in the table of clients at work: 256 KiB, whatever comes.
+const WORK_COUNTERS: usize = 1 << 16;
+
+/// When a client that has too much under way is welcome again, and anybody when the process has.
+const LATER: Duration = Duration::from_secs(1);
+
+/// The requests of each client that have proven nothing yet. Counters are chosen like the buckets of [`Clients`].
+#[derive(Clone, Debug)]
+pub(crate) struct Unproven {
+    counters: Arc<[AtomicU32]>,
+    hasher: RandomState,
+}
+
+impl Unproven {
+    pub(crate) fn new() -> Self {
+        Unproven {
+            counters: std::iter::repeat_with(AtomicU32::default).take(WORK_COUNTERS).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Counts a request of `client` until the returned guard is dropped.
+    ///
+    /// # Errors
+    /// [`Reason::ClientBusy`] when it has `max` of them already.
+    pub(crate) fn enter(&self, client: IpAddr, max: u32) -> Result<Unknown, Refusal> {
+        let at = self.hasher.hash_one(subscriber(client)) as usize % WORK_COUNTERS;
+        let one_more = |count: u32| (count < max).then(|| count.saturating_add(1));
+        let counter = self.counters.get(at);
+        let entered = counter.is_some_and(|counter| {
+            counter
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+                .is_ok()
+        });
+        match entered {
+            true => Ok(Unknown {
+                counters: Arc::clone(&self.counters),
+                at,
+            }),
+            false => Err(Refusal::until(Reason::ClientBusy, LATER)),
+        }
+    }
+}
+
+/// A request that has proven nothing yet.
+#[derive(Debug)]
+pub(crate) struct Unknown {
+    counters: Arc<[AtomicU32]>,
+    at: usize,
+}
+
+impl Drop for Unknown {
+    fn drop(&mut self) {
+        if let Some(counter) = self.counters.get(self.at) {
+            counter.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What one subscriber holds: an IPv4 address, or a whole IPv6 /64.
 pub(crate) fn subscriber(client: IpAddr) -> IpAddr {
     match client {
@@ -177,12 +244,23 @@ impl Places {
     /// Takes a place when fewer than `max` are taken.
     ///
     /// # Errors
-    /// [`Reason::Busy`].
-    pub(crate) fn take(&self, max: usize) -> Result<Place, Refusal> {
+    /// `full`.
+    pub(crate) fn take(&self, max: usize, full: Reason) -> Result<Place, Refusal> {
         let one_more = |taken: usize| (taken < max).then(|| taken.saturating_add(1));
         match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(_) => Ok(Place(self.clone())),
-            Err(_) => Err(Refusal::until(Reason::Busy, Duration::from_secs(1))),
+            Err(_) => Err(Refusal::until(full, LATER)),
+        }
+    }
+
+    /// Whether fewer than `max` are taken at present, for whom it would be in vain to go on without.
+    ///
+    /// # Errors
+    /// `full`.
+    pub(crate) fn has_room(&self, max: usize, full: Reason) -> Result<(), Refusal> {
+        match self.taken() < max {
+            true => Ok(()),
+            false => Err(Refusal::until(full, LATER)),
         }
     }
 
@@ -340,9 +418,11 @@ mod tests {
         // A leak here closes a route for good.
         let (places, memory) = (Places::default(), Memory::default());
         {
-            let _one = places.take(2).unwrap();
-            let _two = places.take(2).unwrap();
-            assert_eq!(places.take(2).unwrap_err().reason, Reason::Busy);
+            places.has_room(1, Reason::Busy).unwrap();
+            let _one = places.take(2, Reason::Busy).unwrap();
+            assert_eq!(places.has_room(1, Reason::Busy).unwrap_err().reason, Reason::Busy);
+            let _two = places.take(2, Reason::Busy).unwrap();
+            assert_eq!(places.take(2, Reason::Overload).unwrap_err().reason, Reason::Overload);
             let (mut a, mut b) = (memory.hold(100), memory.hold(100));
             a.grow_to(60).unwrap();
             a.grow_to(30).unwrap();
@@ -351,5 +431,34 @@ mod tests {
             assert_eq!((places.taken(), memory.held()), (2, 100));
         }
         assert_eq!((places.taken(), memory.held()), (0, 0));
+    }
+
+    #[test]
+    fn a_client_has_so_much_under_way_and_no_more() {
+        // Slow bodies from one address would keep everybody else out, or for ever those who came once.
+        let unproven = Unproven::new();
+        let [client, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        let held: Vec<_> = (0..3).map(|_| unproven.enter(client, 3).unwrap()).collect();
+        let refusal = unproven.enter(client, 3).unwrap_err();
+        assert_eq!(
+            (refusal.reason, refusal.retry_after),
+            (Reason::ClientBusy, Some(Duration::from_secs(1)))
+        );
+        unproven.enter(other, 3).unwrap();
+        let neighbours: Vec<_> = (0..4u16)
+            .map(|n| unproven.enter(IpAddr::from([0x2001, 0xdb8, 0, 1, n, 0, 0, n]), 3))
+            .collect();
+        assert_eq!(
+            neighbours.iter().filter(|entered| entered.is_ok()).count(),
+            3,
+            "one /64"
+        );
+        drop((held, neighbours));
+        assert!(
+            unproven
+                .counters
+                .iter()
+                .all(|counter| counter.load(Ordering::Relaxed) == 0)
+        );
     }
 }

@@ -8,6 +8,8 @@
 //! [`frame`] judges the raw head of an HTTP/1 request and is pure, [`frame_h2`] what HTTP/2 leaves open. [`Head`] is
 //! what the other steps need to know about a request of either version.
 
+mod client;
+
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, Method, header};
@@ -16,6 +18,7 @@ use pingora_http::RequestHeader;
 
 use super::refusal::Reason;
 use crate::event::Sender;
+use client::Spoken;
 
 /// More header lines than this are refused.
 const HEADERS_MAX: usize = 100;
@@ -277,8 +280,10 @@ pub(crate) struct Head {
     pub(crate) peer: IpAddr,
     /// Whether it is a proxy that may speak for others.
     pub(crate) peer_trusted: bool,
-    /// The client behind all trusted proxies.
+    /// The client behind all trusted proxies; the peer where that is not known.
     pub(crate) client: IpAddr,
+    /// Whether it is known. Otherwise a trusted proxy speaks for somebody, and does not say for whom.
+    client_known: bool,
     /// Whether the connection is encrypted.
     pub(crate) tls: bool,
 }
@@ -290,20 +295,29 @@ impl Head {
         // A connection without an address (a Unix socket, a test's pipe) counts as one local client.
         let peer = address.map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip().to_canonical());
         let peer_trusted = trusted(peer);
-        let client = match peer_trusted {
-            true => rightmost_untrusted(&session.req_header().headers, &trusted).unwrap_or(peer),
-            false => peer,
+        let spoken = match peer_trusted {
+            true => client::behind(&session.req_header().headers, &trusted),
+            false => Spoken::Itself,
         };
         Head {
             peer,
             peer_trusted,
-            client,
+            client: match spoken {
+                Spoken::For(client) => client,
+                Spoken::Itself | Spoken::Nobody => peer,
+            },
+            client_known: spoken != Spoken::Nobody,
             tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
         }
     }
 }
 
 impl Head {
+    /// The address of the client, where it is certain.
+    pub(crate) fn known_client(&self) -> Option<IpAddr> {
+        self.client_known.then_some(self.client)
+    }
+
     /// Who sent it, for `x-forwarded-*`.
     pub(crate) fn sender(&self) -> Sender {
         Sender {
@@ -314,20 +328,16 @@ impl Head {
     }
 }
 
-/// The last address of `X-Forwarded-For` that no proxy of ours has: the left part of the list is the client's own
-/// invention. A list that cannot be read to that point names nobody.
-fn rightmost_untrusted(headers: &HeaderMap, trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
-    let values: Vec<_> = headers.get_all("x-forwarded-for").into_iter().collect();
-    for value in values.into_iter().rev() {
-        for entry in value.as_bytes().rsplit(|b| *b == b',') {
-            let entry = std::str::from_utf8(entry).ok()?.trim();
-            let address = entry.parse::<IpAddr>().ok()?.to_canonical();
-            if !trusted(address) {
-                return Some(address);
-            }
-        }
-    }
-    None
+/// The names in the verified certificate of the client; none without one.
+///
+/// The listener writes them where Pingora has the certificate's organization, a line each. Another proxy that embeds
+/// the guard may have an organization there; Pingora then has a serial number beside it, which our listener never sets.
+pub(crate) fn certified(session: &ServerSession) -> impl Iterator<Item = &str> {
+    let tls = session.digest().and_then(|digest| digest.ssl_digest.as_deref());
+    let ours = tls.filter(|tls| tls.serial_number.is_none());
+    ours.and_then(|tls| tls.organization.as_deref())
+        .into_iter()
+        .flat_map(str::lines)
 }
 
 /// The authority a request is for: `Host`, or `:authority` in HTTP/2.

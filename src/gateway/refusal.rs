@@ -28,9 +28,17 @@ pub enum Reason {
     Method,
     /// A path that some servers would take for a protected one.
     AmbiguousPath,
+    /// The route is not open to the client's address.
+    Address,
+    /// The route asks for another certificate of the client.
+    Certificate,
     /// The client's rate, counted before the body.
     ClientRate,
-    /// Too many requests of the route at the same time.
+    /// Too many requests of the client at the same time that have proven nothing yet.
+    ClientBusy,
+    /// Too many requests of all routes at the same time.
+    Overload,
+    /// Too many events of the route at the same time.
     Busy,
     /// Too many bytes of bodies in memory.
     Memory,
@@ -94,7 +102,7 @@ pub struct Row {
 
 impl Reason {
     /// Every reason, in corridor order. A reason's position is `reason as usize`.
-    pub const ALL: [Reason; 28] = {
+    pub const ALL: [Reason; 32] = {
         use Reason::*;
         [
             BadFraming,
@@ -104,7 +112,11 @@ impl Reason {
             NoRoute,
             Method,
             AmbiguousPath,
+            Address,
+            Certificate,
             ClientRate,
+            ClientBusy,
+            Overload,
             Busy,
             Memory,
             BodyTooLarge,
@@ -139,7 +151,11 @@ impl Reason {
             Reason::NoRoute => ("route/no_route", 404, Keep),
             Reason::Method => ("route/method", 405, Keep),
             Reason::AmbiguousPath => ("route/ambiguous_path", 400, Keep),
+            Reason::Address => ("admit/address", 403, Keep),
+            Reason::Certificate => ("admit/certificate", 403, Keep),
             Reason::ClientRate => ("admit/client_rate", 429, Keep),
+            Reason::ClientBusy => ("admit/client_busy", 429, Keep),
+            Reason::Overload => ("admit/overload", 503, Keep),
             Reason::Busy => ("admit/busy", 503, Keep),
             Reason::Memory => ("admit/memory", 503, Keep),
             Reason::BodyTooLarge => ("body/too_large", 413, Close),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::Method;
 use ipnet::IpNet;
 
-use super::admit::{Budget, ClientLimit, Places, Rate};
+use super::admit::{Allow, Budget, ClientLimit, Places, Rate};
 use super::body::Bounds;
 use super::register::{RegisterSettings, Registration};
 use super::replay::ReplayPolicy;
@@ -30,6 +30,8 @@ use crate::upstream::{self, Resign, Upstream, UpstreamSettings};
 pub struct GatewaySettings {
     /// The side of the internet.
     pub client: ClientSettings,
+    /// Webhooks at the same time, over all routes.
+    pub in_flight_max: usize,
     /// Bytes of bodies held in memory, over all routes.
     pub memory_bytes_max: usize,
     /// Where events go.
@@ -49,11 +51,13 @@ pub struct GatewaySettings {
 pub struct ClientSettings {
     /// Requests of one client address.
     pub rate: Rate,
+    /// Webhooks of one client address at the same time that have proven nothing yet.
+    pub in_flight_max: u32,
     /// Longest time for a whole body.
     pub body_timeout: Duration,
     /// Bytes a second below which a body is too slow.
     pub body_rate: u64,
-    /// Proxies whose `x-forwarded-for` is believed.
+    /// Proxies whose `x-forwarded-for` and `forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
 
@@ -68,6 +72,8 @@ pub struct RouteSettings {
     pub path: String,
     /// The methods it takes.
     pub methods: Vec<Method>,
+    /// Whom it hears at all.
+    pub allow: Allow,
     /// Who sends.
     pub provider: Arc<Provider>,
     /// The provider's scheme with the route's secrets.
@@ -82,7 +88,7 @@ pub struct RouteSettings {
     pub rate: Rate,
     /// Largest body in bytes.
     pub body_bytes_max: usize,
-    /// Requests at the same time.
+    /// Proven events at the same time.
     pub in_flight_max: usize,
     /// How repeats are met.
     pub replay: ReplayPolicy,
@@ -129,6 +135,7 @@ pub struct Rules {
     pub(super) table: Table,
     pub(super) passthrough: Option<Arc<Upstream>>,
     pub(super) client_limit: ClientLimit,
+    pub(super) in_flight_max: usize,
     pub(super) memory_bytes_max: usize,
     client: ClientSettings,
     upstreams: Vec<Arc<Upstream>>,
@@ -144,6 +151,7 @@ pub(crate) struct Route {
     pub(crate) host: Option<String>,
     pub(crate) path: String,
     pub(crate) methods: Vec<Method>,
+    pub(crate) allow: Allow,
     pub(crate) provider: Arc<Provider>,
     /// With the secrets of the configuration; [`verifier`](Route::verifier) is what verifies.
     pub(super) own_verifier: Arc<Verifier>,
@@ -216,6 +224,7 @@ impl Rules {
             table: Table::new(routes),
             passthrough: settings.passthrough.as_deref().and_then(named),
             client_limit: ClientLimit::new(settings.client.rate, &shared.clients, &shared.clock),
+            in_flight_max: settings.in_flight_max,
             memory_bytes_max: settings.memory_bytes_max,
             client: settings.client,
             upstreams,
@@ -253,6 +262,11 @@ impl Rules {
     /// What callers of the operators' API prove themselves with.
     pub(crate) fn operators(&self) -> &[KeyedSecret] {
         &self.operators
+    }
+
+    /// Webhooks of one client that may be on their way without proof.
+    pub(super) fn client_in_flight_max(&self) -> u32 {
+        self.client.in_flight_max
     }
 
     /// The budget of clients, as the `RateLimit-Policy` of a 429 tells it.
@@ -366,6 +380,7 @@ impl Route {
             host: settings.host,
             path: settings.path,
             methods: settings.methods,
+            allow: settings.allow,
             provider: settings.provider,
             own_verifier: settings.verifier,
             registration: settings

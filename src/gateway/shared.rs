@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Active;
-use super::admit::{Bucket, Clients, Memory, Places};
+use super::admit::{Bucket, Clients, Memory, Places, Unproven};
 use super::refusal::Reason;
 use super::register::Brought;
 use crate::clock::Clock;
@@ -36,6 +36,9 @@ pub struct Shared {
     pub(crate) connector: Connector,
     pub(crate) fetcher: Fetcher,
     pub(crate) clients: Clients,
+    pub(crate) unproven: Unproven,
+    /// Webhooks that are being worked on, of all routes.
+    pub(crate) webhooks: Places,
     pub(crate) memory: Memory,
     /// Requests on their way, for the drain to wait for.
     pub(crate) active: Places,
@@ -83,6 +86,8 @@ impl Shared {
             store,
             worker: queue.map(|queue| Worker::new(queue, clock.clone(), seed())),
             clients: Clients::new(),
+            unproven: Unproven::new(),
+            webhooks: Places::default(),
             memory,
             active: Places::default(),
             drain_over: Notify::new(),

@@ -39,6 +39,8 @@ pub struct Trail {
     tries: Tries,
     /// Held until the request has ended.
     holds: Option<(Place, InFlight)>,
+    /// The place among the events of the route, from proof on.
+    place: Option<Place>,
 }
 
 /// How writing a response ended.
@@ -84,6 +86,7 @@ impl Trail {
             upstream: None,
             tries: Tries::default(),
             holds: None,
+            place: None,
         }
     }
 
@@ -97,6 +100,10 @@ impl Trail {
 
     pub(super) fn admitted(&mut self, place: Place, in_flight: InFlight) {
         self.holds = Some((place, in_flight));
+    }
+
+    pub(super) fn placed(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     pub(super) fn received(&mut self, bytes: usize) {
@@ -168,7 +175,7 @@ impl Trail {
 
     /// The request has ended: counts it and writes its line. `request` is absent when no head could be read.
     pub(crate) fn close(mut self, shared: &Shared, request: Option<&Parts>) {
-        self.holds = None;
+        (self.holds, self.place) = (None, None);
         let total = shared.clock.moment().since(self.started);
         let metrics: &RouteMetrics = self.route.as_ref().map_or(&shared.unrouted, |route| &route.metrics);
         metrics.finished(self.outcome, total, self.bytes_in, self.bytes_out);
@@ -227,6 +234,8 @@ impl Trail {
 fn limit(reason: Reason) -> Option<Limit> {
     match reason {
         Reason::ClientRate => Some(Limit::ClientRate),
+        Reason::ClientBusy => Some(Limit::ClientInFlight),
+        Reason::Overload => Some(Limit::Overload),
         Reason::Busy => Some(Limit::InFlight),
         Reason::Memory => Some(Limit::Memory),
         Reason::RouteRate => Some(Limit::RouteRate),

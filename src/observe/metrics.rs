@@ -301,9 +301,16 @@ mod tests {
         }
         (0..4).for_each(|position| handles.finished(Outcome::Refused(position), Duration::ZERO, 0, 0));
         handles.verify_took(Duration::from_nanos(1500));
-        [Limit::ClientRate, Limit::InFlight, Limit::Memory, Limit::RouteRate]
-            .into_iter()
-            .for_each(|limit| handles.limit_hit(limit));
+        [
+            Limit::ClientRate,
+            Limit::ClientInFlight,
+            Limit::Overload,
+            Limit::InFlight,
+            Limit::Memory,
+            Limit::RouteRate,
+        ]
+        .into_iter()
+        .for_each(|limit| handles.limit_hit(limit));
         [Replay::Done, Replay::Shared, Replay::InFlightTimeout]
             .into_iter()
             .for_each(|replay| handles.replayed(replay));
@@ -390,6 +397,11 @@ mod tests {
                 "hookward_limit_hits_total{limit=\"client_rate\",route=\"r\"}".into(),
                 1.0,
             ),
+            (
+                "hookward_limit_hits_total{limit=\"client_in_flight\",route=\"r\"}".into(),
+                1.0,
+            ),
+            ("hookward_limit_hits_total{limit=\"overload\",route=\"r\"}".into(), 1.0),
             ("hookward_limit_hits_total{limit=\"in_flight\",route=\"r\"}".into(), 1.0),
             ("hookward_limit_hits_total{limit=\"memory\",route=\"r\"}".into(), 1.0),
             (

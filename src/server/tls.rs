@@ -189,8 +189,8 @@ fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
 
 /// What a handshake agreed on, in the form that Pingora hands to whoever looks at a session.
 ///
-/// The digest has no place for the names of a client's certificate; its `organization`, which nothing else here sets,
-/// holds them, a line each. See [`crate::gateway`]'s head for the reader.
+/// The digest has no place for the names of a client's certificate, DNS names and URIs; its `organization`, which nothing
+/// else here sets, holds them, a line each. See [`crate::gateway`]'s head for the reader.
 pub(super) fn agreed(connection: &ServerConnection) -> SslDigest {
     let version = connection.protocol_version().and_then(|version| version.as_str());
     let suite = connection
@@ -200,8 +200,10 @@ pub(super) fn agreed(connection: &ServerConnection) -> SslDigest {
     let names = client
         .and_then(|der| webpki::EndEntityCert::try_from(der).ok())
         .map(|certificate| {
-            let names: Vec<_> = certificate.valid_dns_names().take(NAMES_MAX).collect();
-            names.join("\n")
+            let names = certificate.valid_dns_names().chain(certificate.valid_uri_names());
+            // A URI may hold anything; one with a line end would be two names.
+            let names = names.filter(|name| name.bytes().all(|b| b.is_ascii_graphic()));
+            names.take(NAMES_MAX).collect::<Vec<_>>().join("\n")
         });
     let print = client.map(|der| Sha256::digest(der).to_vec()).unwrap_or_default();
     SslDigest::new(

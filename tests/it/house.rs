@@ -193,6 +193,7 @@ const PLACES: [(&str, &[&str], &str); 6] = [
         &[
             "src/cli/send.rs",
             "src/cli/sign.rs",
+            "src/config/clients.rs",
             "src/config/load.rs",
             "src/config/watch.rs",
             "src/database/file.rs",

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use hookward::clock::UnixMillis;
 use hookward::gateway::{Connection, Reason};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::harness::process::TestFile;
 use crate::harness::{
-    Act, Client, Conf, Event, Folder, Gateway, NOW, Queueing, Refusing, SECRET, Sns, Upstream, bare, request,
-    sns_event, sns_message, until,
+    Act, Authority, Client, Conf, Event, Folder, Gateway, NOW, Queueing, Refusing, SECRET, Sns, Tls, Upstream, bare,
+    request, sns_event, sns_message, until,
 };
 
 /// An hour after the gateway has started: the secret of one route has expired.
@@ -42,7 +44,10 @@ impl Tour {
     }
 
     /// What `client` is answered next is `reason`, as the table has it.
-    async fn meet(&mut self, gateway: &Gateway, reason: Reason, client: &mut Client) {
+    async fn meet<S>(&mut self, gateway: &Gateway, reason: Reason, client: &mut Client<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let row = reason.row();
         let answer = client.answer().await;
         let words = match reason.stage() {
@@ -86,6 +91,7 @@ impl Tour {
             (Reason::NoRoute, event(1).to("/somewhere").bytes()),
             (Reason::Method, text.replacen("POST", "PUT", 1).into_bytes()),
             (Reason::AmbiguousPath, event(1).to("/webhooks/./github").bytes()),
+            (Reason::Address, event(1).to("/webhooks/elsewhere").bytes()),
             (Reason::BodyTooLarge, sized(40 * 1024).bytes()),
             (Reason::Encoded, event(1).with("Content-Encoding", "br").bytes()),
             (Reason::Missing, event(1).without(signature).bytes()),
@@ -164,15 +170,60 @@ impl Tour {
             .await;
     }
 
+    /// What needs a listener that asks for certificates.
+    async fn certificates(&mut self, conf: &Conf) {
+        let authority = Authority::new();
+        let ca = TestFile::new("ca.pem", authority.pem());
+        let [certificate, key] = ["pem", "key"].map(|extension| ca.beside(&format!("own.{extension}")));
+        authority.issue("hooks.test").write(&certificate, &key);
+        let listen = format!(
+            "{{ address: 127.0.0.1:0, tls: {{ certificates: [{{ certificate: {certificate:?}, key: {key:?} }}], \
+             client_ca: {:?} }} }}",
+            ca.name()
+        );
+        let conf = conf.clone().route_called(
+            "certified",
+            &format!("provider: github, secrets: [{{ value: {SECRET} }}]"),
+            "client_certificate: { names: [sender.test] }",
+        );
+        let gateway = Gateway::listening(&listen, &conf.yaml()).await;
+        let tls = Tls::trusting(&authority, None);
+        let mut client = Client::over(tls.connect(gateway.address, "hooks.test").await);
+        client.send(&event(1).to("/webhooks/certified").bytes()).await;
+        self.meet(&gateway, Reason::Certificate, &mut client).await;
+    }
+
+    /// What needs a bound on requests at the same time that one request fills.
+    async fn one_at_a_time(&mut self, conf: &Conf) {
+        for (bound, reason) in [
+            ("client_in_flight: 1", Reason::ClientBusy),
+            ("in_flight: 1", Reason::Overload),
+        ] {
+            let limits = format!("client_rate: 100000/s, client_burst: 100000, {bound}");
+            let gateway = Gateway::start(&conf.clone().limits(&limits).yaml()).await;
+            let mut first = Client::connect(gateway.address).await;
+            first.send(&event(reason as usize).head()).await;
+            until("the first one to be on its way", || {
+                gateway.metric("hookward_in_flight{route=\"github\"}") == 1.0
+            })
+            .await;
+            self.send(&gateway, reason, &event(1).bytes()).await;
+            first.send(&event(reason as usize).body).await;
+            assert_eq!(first.answer().await.status, 200);
+        }
+    }
+
     /// What needs another request to be in the way.
     async fn crowded(&mut self, gateway: &Gateway, upstream: &Upstream) {
         let mut first = Client::connect(gateway.address).await;
-        first.send(&event(4).to("/webhooks/narrow").head()).await;
-        let taken = || gateway.metric("hookward_in_flight{route=\"narrow\"}") == 1.0;
-        until("the only place is taken", taken).await;
+        let before = upstream.count();
+        first
+            .send(&event(4).to("/webhooks/narrow").with("X-Act", "hold").bytes())
+            .await;
+        upstream.reached(before + 1).await;
         self.send(gateway, Reason::Busy, &event(5).to("/webhooks/narrow").bytes())
             .await;
-        first.send(&event(4).body).await;
+        upstream.release(1);
         assert_eq!(first.answer().await.status, 200);
 
         first.send(&sized(30 * 1024).bytes()[..28 * 1024]).await;
@@ -221,6 +272,11 @@ async fn every_reason_is_met_by_a_real_request() {
             "limits: { body: 32KiB, in_flight: 1 }",
         )
         .route_called(
+            "elsewhere",
+            &of("provider: github", ""),
+            "limits: { body: 32KiB }, allow: { networks: [192.0.2.0/24] }",
+        )
+        .route_called(
             "rare",
             &of("provider: github", ""),
             "limits: { body: 32KiB, rate: 1/h, burst: 1 }",
@@ -257,6 +313,8 @@ async fn every_reason_is_met_by_a_real_request() {
         .top("client: { head_timeout: 300ms, body_timeout: 300ms }");
     tour.slow_requests(&Gateway::start(&hasty.yaml()).await).await;
     tour.published_keys(&small).await;
+    tour.certificates(&small).await;
+    tour.one_at_a_time(&small).await;
     let full = Gateway::start(&small.clone().top("replay: { entries: 1 }").yaml()).await;
     tour.no_room().await;
     let rated = Gateway::start(&small.limits("client_rate: 1/m, client_burst: 1").yaml()).await;

@@ -26,6 +26,8 @@ pub struct RouteMetrics {
     replay_shared: IntCounter,
     replay_in_flight_timeout: IntCounter,
     limit_client_rate: IntCounter,
+    limit_client_in_flight: IntCounter,
+    limit_overload: IntCounter,
     limit_in_flight: IntCounter,
     limit_memory: IntCounter,
     limit_route_rate: IntCounter,
@@ -49,6 +51,8 @@ impl RouteMetrics {
             replay_shared: replay("shared"),
             replay_in_flight_timeout: replay("in_flight_timeout"),
             limit_client_rate: limit("client_rate"),
+            limit_client_in_flight: limit("client_in_flight"),
+            limit_overload: limit("overload"),
             limit_in_flight: limit("in_flight"),
             limit_memory: limit("memory"),
             limit_route_rate: limit("route_rate"),
@@ -80,6 +84,8 @@ impl RouteMetrics {
     pub fn limit_hit(&self, limit: Limit) {
         match limit {
             Limit::ClientRate => self.limit_client_rate.inc(),
+            Limit::ClientInFlight => self.limit_client_in_flight.inc(),
+            Limit::Overload => self.limit_overload.inc(),
             Limit::InFlight => self.limit_in_flight.inc(),
             Limit::Memory => self.limit_memory.inc(),
             Limit::RouteRate => self.limit_route_rate.inc(),

@@ -61,7 +61,11 @@ impl Outcome {
 pub enum Limit {
     /// Requests per client address.
     ClientRate,
-    /// Requests of a route at the same time.
+    /// Requests of one client address at the same time that have proven nothing yet.
+    ClientInFlight,
+    /// Requests of all routes at the same time.
+    Overload,
+    /// Events of a route at the same time.
     InFlight,
     /// Bytes of bodies held in memory by the process.
     Memory,

@@ -59,6 +59,93 @@ const CHAINS: &[(&[&str], &str)] = &[
     (&["\u{661}92.0.2.1"], "127.0.0.1"),
 ];
 
+/// `Forwarded` lines, and the client they name.
+const ELEMENTS: &[(&[&str], &str)] = &[
+    (&["for=192.0.2.1"], "192.0.2.1"),
+    (&["For=192.0.2.1"], "192.0.2.1"),
+    (&["for=\"192.0.2.1\""], "192.0.2.1"),
+    (&["for=\"192.0.2.1:4711\""], "192.0.2.1"),
+    (&["for=\"192.0.2.1:_hidden\""], "192.0.2.1"),
+    (&["for=\"[2001:db8::1]\""], "2001:db8::1"),
+    (&["for=\"[2001:DB8:0::1]:4711\""], "2001:db8::1"),
+    (&["for=\"[::ffff:192.0.2.1]\""], "192.0.2.1"),
+    (&["for=\"19\\2.0.2.1\""], "192.0.2.1"),
+    (&["for=192.0.2.1;proto=https;by=203.0.113.43"], "192.0.2.1"),
+    (&["by=203.0.113.43;host=\"a:80\";for=192.0.2.1"], "192.0.2.1"),
+    (&["by=203.0.113.43; host=\"a, b; c\" ;for=192.0.2.1"], "192.0.2.1"),
+    (&["for=192.0.2.1;"], "192.0.2.1"),
+    (&[";for=192.0.2.1;;proto=https"], "192.0.2.1"),
+    // The left part is the client's own invention.
+    (&["for=198.51.100.9, for=192.0.2.1"], "192.0.2.1"),
+    (&[", for=192.0.2.1"], "192.0.2.1"),
+    (&["for=127.0.0.1,for=192.0.2.1"], "192.0.2.1"),
+    (&["for=unknown, for=192.0.2.1"], "192.0.2.1"),
+    (&["x=\"for=198.51.100.9\", for=192.0.2.1"], "192.0.2.1"),
+    (&["nonsense", "for=192.0.2.1"], "192.0.2.1"),
+    (&["for=198.51.100.9;x=\"", "for=192.0.2.1"], "192.0.2.1"),
+    // Trusted proxies are taken off from the right, over several lines as over one.
+    (&["for=192.0.2.1, for=10.1.2.3"], "192.0.2.1"),
+    (
+        &["for=198.51.100.9, for=192.0.2.1", "for=10.1.2.3, for=\"10.4.5.6:443\""],
+        "192.0.2.1",
+    ),
+    (&["for=192.0.2.1, for=\"[2001:db8:a::7]\""], "192.0.2.1"),
+    // Nobody but ourselves: the peer.
+    (&["for=10.1.2.3"], "127.0.0.1"),
+    (&["for=10.1.2.3, for=127.0.0.1"], "127.0.0.1"),
+    // Nobody is named, and nothing left of that is believed.
+    (&["for=192.0.2.1, for=unknown"], "127.0.0.1"),
+    (&["for=192.0.2.1, for=_hidden"], "127.0.0.1"),
+    (&["for=192.0.2.1, for=\"_hidden:4711\""], "127.0.0.1"),
+    (&["for=192.0.2.1, proto=https"], "127.0.0.1"),
+    (&["for=192.0.2.1, "], "127.0.0.1"),
+    (&[""], "127.0.0.1"),
+    (&["for=192.0.2.1", ""], "127.0.0.1"),
+    // What cannot be read names nobody.
+    (&["for"], "127.0.0.1"),
+    (&["for="], "127.0.0.1"),
+    (&["for=\"\""], "127.0.0.1"),
+    (&["for = 192.0.2.1"], "127.0.0.1"),
+    (&["for=192.0.2.1:4711"], "127.0.0.1"),
+    (&["for=[2001:db8::1]"], "127.0.0.1"),
+    (&["for=\"2001:db8::1\""], "127.0.0.1"),
+    (&["for=\"[192.0.2.1]\""], "127.0.0.1"),
+    (&["for=\"192.0.2.1:\""], "127.0.0.1"),
+    (&["for=\"192.0.2.1:471100\""], "127.0.0.1"),
+    (&["for=\"192.0.2.1:+80\""], "127.0.0.1"),
+    (&["for=\"[2001:db8::1]4711\""], "127.0.0.1"),
+    (&["for=\"[2001:db8::1\""], "127.0.0.1"),
+    (&["for=\"192.0.2.1"], "127.0.0.1"),
+    (&["for=\"192.0.2.1\"x"], "127.0.0.1"),
+    (&["for=\"192.0.2.1\\"], "127.0.0.1"),
+    (&["for=192.0.2.1;for=192.0.2.2"], "127.0.0.1"),
+    (&["for=192.0.2.1;For=192.0.2.1"], "127.0.0.1"),
+    (&["for=192.0.2.01"], "127.0.0.1"),
+    (&["192.0.2.1"], "127.0.0.1"),
+    (&["for=192.0.2.1 for=192.0.2.2"], "127.0.0.1"),
+    (&["for=192.0.2.1;proto=https for=192.0.2.2"], "127.0.0.1"),
+    (&["for=192.0.2.1; =x"], "127.0.0.1"),
+    // Quotes that a client leaves open swallow the proxy's word, or break it; they never become the client.
+    (&["for=198.51.100.9;x=\", for=192.0.2.1"], "127.0.0.1"),
+    (&["for=198.51.100.9;x=\", for=\"[2001:db8::1]\""], "127.0.0.1"),
+    (
+        &["for=198.51.100.9;x=\"\\, for=\"[2001:db8::1]\";by=\"[2001:db8:a::7]\""],
+        "127.0.0.1",
+    ),
+];
+
+/// Both headers, and the client they name.
+const BOTH: &[(&str, &str, &str)] = &[
+    ("192.0.2.1", "for=192.0.2.1", "192.0.2.1"),
+    ("::ffff:192.0.2.1, 10.1.2.3", "for=\"192.0.2.1:80\"", "192.0.2.1"),
+    ("10.1.2.3", "for=10.4.5.6", "127.0.0.1"),
+    // One of the two is a stranger's, and who knows which.
+    ("192.0.2.1", "for=192.0.2.2", "127.0.0.1"),
+    ("192.0.2.1", "for=unknown", "127.0.0.1"),
+    ("x", "for=192.0.2.1", "127.0.0.1"),
+    ("192.0.2.1", "for=10.1.2.3", "127.0.0.1"),
+];
+
 async fn gateway(upstream: SocketAddr, client: &str, limits: &str) -> Gateway {
     let yaml = route_yaml(upstream, "replay: off");
     let yaml = match limits {
@@ -95,6 +182,27 @@ async fn a_trusted_proxy_names_the_client_and_nobody_else_does() {
         assert_eq!(trusting.lines(n + 1).await[n]["client"], *client, "{entries:?}");
         assert_eq!(request(plain.address, &event(&chain(entries))).await.status, 200);
         assert_eq!(plain.lines(n + 1).await[n]["client"], "127.0.0.1", "{entries:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newer_header_names_the_client_like_the_older_one() {
+    // Whoever can write one of the two headers would be whom he likes, behind proxies that write the other one.
+    let upstream = Upstream::ok().await;
+    let trusting = gateway(upstream.address, &format!("trusted_proxies: {TRUSTED}"), "").await;
+    let plain = gateway(upstream.address, "trusted_proxies: [10.0.0.0/8]", "").await;
+    let newer = |elements: &&str| format!("Forwarded: {elements}");
+    let alone = ELEMENTS
+        .iter()
+        .map(|(lines, client)| (lines.iter().map(newer).collect::<Vec<_>>(), *client));
+    let both = BOTH
+        .iter()
+        .map(|(older, elements, client)| (vec![format!("X-Forwarded-For: {older}"), newer(elements)], *client));
+    for (n, (lines, client)) in alone.chain(both).enumerate() {
+        assert_eq!(request(trusting.address, &event(&lines)).await.status, 200);
+        assert_eq!(trusting.lines(n + 1).await[n]["client"], client, "{lines:?}");
+        assert_eq!(request(plain.address, &event(&lines)).await.status, 200);
+        assert_eq!(plain.lines(n + 1).await[n]["client"], "127.0.0.1", "{lines:?}");
     }
 }
 

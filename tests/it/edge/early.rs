@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Client, Gateway, Upstream, github, request, route_yaml, until};
+use crate::harness::{Act, Client, Gateway, Upstream, bare, github, request, route_yaml, until};
 
 /// How the body of the refused request is sent; there is a genuine request in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,6 +79,18 @@ const CASES: &[Case] = &[
         status: 429,
         reason: "client_rate",
         limits: "client_rate: 1/h, client_burst: 1",
+        ..PLAIN
+    },
+    Case {
+        status: 429,
+        reason: "client_busy",
+        limits: "client_rate: 100000/s, client_burst: 100000, client_in_flight: 1",
+        ..PLAIN
+    },
+    Case {
+        status: 503,
+        reason: "overload",
+        limits: "client_rate: 100000/s, client_burst: 100000, in_flight: 1",
         ..PLAIN
     },
     Case {
@@ -190,7 +202,11 @@ struct Scene {
 
 impl Scene {
     async fn set(case: &Case) -> Scene {
-        let upstream = Upstream::ok().await;
+        let upstream = Upstream::acting(|_, request| match request.header("x-act") {
+            Some("hold") => Act::Hold(bare(200)),
+            _ => Act::Answer(bare(200)),
+        })
+        .await;
         let yaml = route_yaml(upstream.address, case.route);
         let yaml = yaml.split_once('\n').unwrap().1;
         let gateway = Gateway::start(&format!("limits: {{ {} }}\n{yaml}", case.limits)).await;
@@ -207,7 +223,7 @@ impl Scene {
             assert_eq!(request(self.gateway.address, &fresh()).await.status, 200);
         }
         let occupied = match case.reason {
-            "busy" => 16,
+            "busy" | "client_busy" | "overload" => 16,
             "memory" => 500_000,
             _ => return,
         };
@@ -215,8 +231,18 @@ impl Scene {
         self.reaches("hookward_in_flight{route=\"github\"}", 0.0).await;
         let request = fresh_of(occupied);
         let mut client = Client::connect(self.gateway.address).await;
-        client.send(&request[..request.len() - 1]).await;
-        self.reaches("hookward_buffered_bytes", occupied as f64 - 1.0).await;
+        if case.reason == "busy" {
+            // A route's places are for what is proven.
+            let text = String::from_utf8(request).unwrap();
+            let before = self.upstream.count();
+            client
+                .send(text.replacen("\r\n", "\r\nX-Act: hold\r\n", 1).as_bytes())
+                .await;
+            self.upstream.reached(before + 1).await;
+        } else {
+            client.send(&request[..request.len() - 1]).await;
+            self.reaches("hookward_buffered_bytes", occupied as f64 - 1.0).await;
+        }
         self.occupant = Some(client);
     }
 
@@ -225,7 +251,10 @@ impl Scene {
             self.gateway.clock.advance(Duration::from_secs(3600));
         }
         if let Some(mut client) = self.occupant.take() {
-            client.send(b"}").await;
+            match case.reason {
+                "busy" => self.upstream.release(1),
+                _ => drop(client.send(b"}").await),
+            }
             assert_eq!(client.answer().await.status, 200);
             self.reaches("hookward_in_flight{route=\"github\"}", 0.0).await;
         }

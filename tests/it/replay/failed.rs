@@ -42,7 +42,11 @@ async fn a_failed_event_is_free_for_its_retry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_of_ours_is_no_replay_either() {
     // An event that we had no room, budget or upstream for was never delivered: its retry is the delivery.
-    let upstream = Upstream::ok().await;
+    let upstream = Upstream::acting(|_, request| match request.header("x-act") {
+        Some("hold") => Act::Hold(bare(200)),
+        _ => Act::Answer(bare(200)),
+    })
+    .await;
     let keys = "limits: { rate: 1/s, burst: 2, in_flight: 1 }";
     let gateway = Gateway::start(&Conf::to_app(NOBODY).route("github", keys).yaml()).await;
     let event = Event::of("github", "1");
@@ -53,13 +57,12 @@ async fn a_refusal_of_ours_is_no_replay_either() {
     assert_eq!(send(&gateway, &event).await.status, 502);
     gateway.reload(&Conf::to(upstream.address).route("github", keys).yaml());
     let mut waiting = Client::connect(gateway.address).await;
-    waiting.send(&Event::of("github", "2").head()).await;
-    until("its place to be taken", || {
-        gateway.metric("hookward_in_flight{route=\"github\"}") == 1.0
-    })
-    .await;
+    waiting
+        .send(&Event::of("github", "2").with("X-Act", "hold").bytes())
+        .await;
+    upstream.reached(1).await;
     assert_eq!(send(&gateway, &event).await.status, 503, "busy");
-    waiting.send(&Event::of("github", "2").body).await;
+    upstream.release(1);
     assert_eq!(waiting.answer().await.status, 200);
     gateway.idle().await;
     assert_eq!(send(&gateway, &event).await.status, 429, "the budget is spent");
