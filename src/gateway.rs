@@ -243,6 +243,9 @@ impl Guard {
         // Strangers learn no more than that they are strangers.
         route.allow.address(head.known_client())?;
         route.allow.certificate(head::certified(session))?;
+        if !route.ignore_upgrade {
+            head::stays_http(&request.headers)?;
+        }
         let taken = handshake::takes(route, &asked(session, &[]))?;
         head::unambiguous(&request.headers, route.verifier().scheme().security_headers())?;
 

@@ -246,6 +246,9 @@ pub struct RouteFile {
     /// Confirms subscriptions that the provider asks about; otherwise the question goes to the upstream.
     #[serde(default)]
     pub confirm: bool,
+    /// Takes requests that offer to go on in another protocol, and ignores the offer.
+    #[serde(default)]
+    pub ignore_upgrade: bool,
 }
 
 /// `routes[].secrets[]`: one secret; exactly one of `env`, `file` and `value` says where it is.

@@ -146,7 +146,17 @@ fn build_one(
         in_flight_max: route.limits.in_flight.0.get() as usize,
         replay,
         confirm,
+        ignore_upgrade: ignore_upgrade(route, path, problems),
     })
+}
+
+/// Whether the route takes requests that offer another protocol; said, because it is one rule less.
+fn ignore_upgrade(route: &RouteFile, path: &KeyPath, problems: &mut Problems) -> bool {
+    if route.ignore_upgrade {
+        let message = "takes requests that offer another protocol (`Upgrade`) and ignores the offer";
+        problems.warning(&path.key("ignore_upgrade"), message);
+    }
+    route.ignore_upgrade
 }
 
 /// Whether the route confirms subscriptions; a problem where nobody asks for it.

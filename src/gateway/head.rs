@@ -373,6 +373,18 @@ pub(crate) fn unambiguous(headers: &HeaderMap, security: &[HeaderName]) -> Resul
     }
 }
 
+/// Refuses an offer to go on in another protocol: whoever serves a webhook takes none up, and what follows it on the
+/// connection is a request to one reader and something else to another.
+///
+/// # Errors
+/// [`Reason::BadFraming`].
+pub(crate) fn stays_http(headers: &HeaderMap) -> Result<(), Reason> {
+    match headers.contains_key(header::UPGRADE) {
+        true => Err(Reason::BadFraming),
+        false => Ok(()),
+    }
+}
+
 /// Whether the sender waits for `100 Continue` before it sends the body.
 pub(crate) fn expects_continue(request: &RequestHeader) -> bool {
     request.version == http::Version::HTTP_11

@@ -94,6 +94,8 @@ pub struct RouteSettings {
     pub replay: ReplayPolicy,
     /// Whether subscriptions that the provider asks about are confirmed here.
     pub confirm: bool,
+    /// Whether an offer of another protocol is ignored instead of refused.
+    pub ignore_upgrade: bool,
 }
 
 /// Where the events of a route go.
@@ -168,6 +170,7 @@ pub(crate) struct Route {
     /// How many keys may be fetched for it.
     pub(crate) fetches: Allowance,
     pub(crate) confirm: bool,
+    pub(crate) ignore_upgrade: bool,
     pub(crate) metrics: Arc<RouteMetrics>,
     pub(crate) keys: HashMap<Arc<str>, KeyMetrics>,
     pub(crate) handshakes: HashMap<Arc<str>, HandshakeMetrics>,
@@ -376,6 +379,7 @@ impl Route {
             places: state.places,
             fetches: state.fetches,
             confirm: settings.confirm,
+            ignore_upgrade: settings.ignore_upgrade,
             name: settings.name,
             host: settings.host,
             path: settings.path,

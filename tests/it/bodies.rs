@@ -326,24 +326,3 @@ async fn requests_sent_ahead_are_never_mixed_up() {
         assert!(answers >= 1);
     }
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_is_not_entered_into() {
-    // After an upgrade everything would be passed through unseen.
-    let upstream = Upstream::ok().await;
-    let gateway = gateway(&upstream, "1MiB", "", "").await;
-    for protocol in ["websocket", "h2c", "TLS/1.0"] {
-        let body = noise(100);
-        let framing = format!(
-            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\
-             Content-Length: 100"
-        );
-        let mut client = Client::connect(gateway.address).await;
-        client
-            .send(&[head("1.1", &body, &framing), body.clone()].concat())
-            .await;
-        assert_eq!(client.any_answer().await.status, 200, "{protocol}");
-        assert_arrived(&upstream, &body, protocol);
-        assert_eq!(upstream.seen().pop().unwrap().count("http2-settings"), 0, "{protocol}");
-    }
-}

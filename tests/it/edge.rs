@@ -8,3 +8,4 @@ mod heads;
 mod paths;
 mod proxied;
 mod slow;
+mod upgrade;
