@@ -2,8 +2,8 @@
 //!
 //! A route's path is matched byte for byte. Anything that *some* server would take for a protected path although it
 //! is spelt otherwise (`/webhooks//stripe`, `/Webhooks/stripe/`, `%2e`, `;x`, a backslash, `/webhooks/stripe.json`,
-//! `/index.php/webhooks/stripe`) is refused: with a pass-through behind it, such a spelling would reach the
-//! application's handler without verification. What is matched is what is forwarded.
+//! `/index.php/webhooks/stripe`, `//host/webhooks/stripe`) is refused: with a pass-through behind it, such a spelling
+//! would reach the application's handler without verification. What is matched is what is forwarded.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -111,8 +111,9 @@ impl Table {
         // Some servers end the whole path where others end a segment.
         let end = path.iter().position(|b| ends_segment(*b) && *b != b';');
         let cut = end.and_then(|end| path.get(..end));
-        [Some(&*path), cut]
-            .into_iter()
+        let readings = [Some(&*path), cut].into_iter().flatten();
+        readings
+            .flat_map(|path| [Some(path), below_authority(path)])
             .flatten()
             .any(|path| self.protects(&segments(path)))
     }
@@ -214,6 +215,15 @@ fn segments(path: &[u8]) -> Vec<String> {
         }
     }
     segments
+}
+
+/// What `new URL(path, base)` of JavaScript, `parse_url` of PHP and `urlsplit` of Python take for the path of one that
+/// begins with two slashes: before it they read the name of a host.
+fn below_authority(path: &[u8]) -> Option<&[u8]> {
+    let is_slash = |b: &u8| matches!(b, b'/' | b'\\');
+    let start = path.iter().position(|b| !is_slash(b)).filter(|slashes| *slashes >= 2)?;
+    let host = path.get(start..)?;
+    host.get(host.iter().position(is_slash)?..)
 }
 
 /// What follows a NUL or `;` is cut off by some; a query or fragment may have been encoded.
@@ -347,6 +357,13 @@ mod tests {
             "/index.php/app.cgi/webhooks/stripe/",
             "/webhooks/stripe%00/x",
             "/webhooks/stripe%3f/../../x",
+            "//example.com/webhooks/stripe",
+            "//user@example.com:80/webhooks/./stripe/",
+            "///x/webhooks/stripe",
+            "/\\x\\webhooks/stripe.json",
+            "/%2fx/index.php/webhooks/stripe",
+            "//webhooks/webhooks/stripe",
+            "//x/",
             "/hooks/pay.php/x",
             "/hooks/pay.php.json",
             "/index.php/hooks/pay.php/x/y",
@@ -363,6 +380,10 @@ mod tests {
             "/index.php/x",
             "/index.php/webhooks/stripe/x",
             "/x/webhooks/stripe",
+            "//x/y/webhooks/stripe",
+            "//example.com/webhooks",
+            "//x",
+            "/x//webhooks/stripe",
             "/hooks/pay",
             "/hooks/pay.phpx/y",
             "/hooks/x.php/pay",

@@ -120,6 +120,31 @@ const SPELLINGS: &[&str] = &[
     "/index%2ephp/webhooks/github",
 ];
 
+/// What is read as the name of a host, and the protected path below it, by whoever parses targets like references:
+/// `new URL(request.url, base)` in JavaScript, `parse_url` in PHP, `urlsplit` in Python.
+const BELOW_HOSTS: &[&str] = &[
+    "//example.com/webhooks/github",
+    "//x/webhooks/github",
+    "//gateway.test@/webhooks/github",
+    "//user:pass@gateway.test:80/webhooks/github",
+    "//[::1]:8080/webhooks/github",
+    "///x/webhooks/github",
+    "////x//webhooks//github/",
+    "/\\x/webhooks/github",
+    "//x\\webhooks\\github",
+    "//webhooks/webhooks/github",
+    "//x/./webhooks/y/../github",
+    "//x/Webhooks/%67ithub",
+    "//x/webhooks/github.json",
+    "//x/index.php/webhooks/github",
+    "/%2fx/webhooks/github",
+    "/%5cx/webhooks/github",
+    "//x/webhooks/github;v=1",
+    "//x:/webhooks/github%00",
+    "//%78/webhooks/github",
+    "//~!$&'()*+,=/webhooks/github",
+];
+
 /// A path in pieces that can be spelt in many ways: every combination of them but the right one.
 fn combined() -> Vec<String> {
     let beginnings = ["/", "//", "/./", "/x/../", "/%2f", "/\\", "/index.php/", "/a/b/../..//"];
@@ -173,6 +198,9 @@ const OTHERS: &[&str] = &[
     "/%e4%20%",
     "/%zz/%",
     "/search;page=2",
+    "//cdn.example/lib.js",
+    "//x/y/webhooks/github",
+    "/x//webhooks/github",
     "/search?q=/webhooks/github",
     "/?/webhooks/github",
     "/x?y=%2e%2e%2f&z[]={1}|`^\\",
@@ -222,6 +250,15 @@ async fn no_spelling_of_a_protected_path_reaches_the_application() {
     );
     let series = r#"hookward_requests_total{outcome="refused",provider="-",reason="route/ambiguous_path",route="-"}"#;
     assert_eq!(gateway.metric(series), spellings.len() as f64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_is_protected_below_what_may_be_a_host() {
+    // `//x/webhooks/github` is `/webhooks/github` to a backend that parses `new URL(request.url, base)`: unverified events
+    // would reach its handler through the pass-through.
+    let upstream = Upstream::unreachable().await;
+    let gateway = Gateway::start(&format!("{}passthrough: app\n", route_yaml(upstream.address, ""))).await;
+    assert_eq!(mistaken(&gateway, BELOW_HOSTS, post).await, NONE);
 }
 
 #[tokio::test(flavor = "multi_thread")]
