@@ -28,3 +28,4 @@ mod replay;
 mod sdk;
 mod tls;
 mod verification;
+mod wire;

@@ -40,6 +40,11 @@ impl Answer {
     }
 }
 
+/// A head as text; what is no UTF-8 in it is of no concern to any test.
+pub fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
 /// The value of a header in a head, by lower-case name.
 pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     headers(head).find_map(|(n, value)| n.eq_ignore_ascii_case(name).then_some(value))
@@ -185,6 +190,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.stream.shutdown().await.unwrap();
     }
 
+    /// The same to somebody who may have ended the connection already.
+    pub async fn finish_sending_if_open(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
     async fn more(&mut self) -> bool {
         self.unread.reserve(64 * 1024);
         let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
@@ -213,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 return None;
             }
         };
-        Some(String::from_utf8(self.unread.drain(..end).collect()).unwrap())
+        Some(lossy(self.unread.drain(..end).collect()))
     }
 
     async fn chunks(&mut self) -> Option<Vec<u8>> {

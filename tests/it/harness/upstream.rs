@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::client::{header, headers};
+use super::client::{header, headers, lossy};
 use super::until;
 
 /// A request as the upstream got it.
@@ -276,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return None;
             }
         };
-        Some(String::from_utf8(self.unread.drain(..end).collect()).unwrap())
+        Some(lossy(self.unread.drain(..end).collect()))
     }
 
     /// The next `count` bytes; `None` when the other side ends before.
