@@ -113,6 +113,16 @@ pub trait Queue: Send + Sync + 'static {
         max: usize,
     ) -> Result<Changed, QueueError>;
 
+    /// Puts on record that deliveries of `route` are paused, or are not any more; survives a restart. The worker obeys
+    /// it, the engine itself leases all the same.
+    ///
+    /// # Errors
+    /// [`QueueError`]; nothing was changed then, or with [`QueueError::Closed`] nobody knows until the next start.
+    async fn pause(&self, route: &str, paused: bool) -> Result<(), QueueError>;
+
+    /// The routes that are paused, in order.
+    fn paused(&self) -> Vec<Arc<str>>;
+
     /// How many deliveries there are by lane and state, and since when the oldest waits. Cheap: counted as they move.
     ///
     /// # Errors

@@ -5,9 +5,9 @@
 //! Changes go in batches with their progress on standard error, and can be interrupted and repeated.
 
 mod door;
+mod progress;
 mod table;
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,6 +20,7 @@ use super::say;
 use crate::clock::Clock;
 use crate::units;
 use door::Door;
+use progress::{Progress, goal};
 
 /// Deliveries asked for at a time when all of them are wanted.
 const PAGE: usize = 500;
@@ -70,6 +71,22 @@ enum Verb {
     },
     /// Tell how much waits where
     Queue {
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop delivering events of a route; they are accepted all the same, and a restart changes nothing
+    Pause {
+        /// The route
+        route: String,
+    },
+    /// Deliver events of a route again
+    Resume {
+        /// The route
+        route: String,
+    },
+    /// List the routes that queue, and which are paused
+    Routes {
         /// Write JSON
         #[arg(long)]
         json: bool,
@@ -151,6 +168,18 @@ impl Verb {
                 say(text)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Verb::Pause { route } => pause(door, "pause", &route).await,
+            Verb::Resume { route } => pause(door, "resume", &route).await,
+            Verb::Routes { json } => {
+                let routes = door.get("/api/routes").await?;
+                let text = if json {
+                    routes["routes"].to_string()
+                } else {
+                    table::routes(&routes)
+                };
+                say(text)?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
@@ -199,6 +228,18 @@ async fn export(door: &Door, which: &Which) -> anyhow::Result<ExitCode> {
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+async fn pause(door: &Door, verb: &str, route: &str) -> anyhow::Result<ExitCode> {
+    let done = door.post(&format!("/api/routes/{}/{verb}", encoded(route))).await?;
+    let is = if done["paused"] == true { "paused" } else { "delivered" };
+    let when = if door.is_running() {
+        ""
+    } else {
+        " from the next start on"
+    };
+    say(format_args!("{route}: {is}{when}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn change(door: &Door, verb: &str, changing: Changing) -> anyhow::Result<ExitCode> {
     let query = changing.which.query()?;
     if query.is_empty() && changing.ids.is_empty() && !changing.all {
@@ -211,7 +252,7 @@ async fn change(door: &Door, verb: &str, changing: Changing) -> anyhow::Result<E
         } else {
             String::new()
         };
-        let goal = goal(door, &changing.which).await;
+        let goal = goal(door, &changing.which, verb).await;
         batches(
             door,
             &format!("/api/events/{verb}"),
@@ -221,7 +262,14 @@ async fn change(door: &Door, verb: &str, changing: Changing) -> anyhow::Result<E
         )
         .await?;
     }
+    let mut all_there = true;
     for id in &changing.ids {
+        // Whoever mistypes an id must not believe that it was done.
+        if let Err(problem) = door.get(&format!("/api/events/{id}")).await {
+            super::complain(format_args!("event {id}: {problem:#}\n"));
+            all_there = false;
+            continue;
+        }
         let target = format!("/api/events/{id}/{verb}");
         batches(door, &target, std::slice::from_ref(&query), None, &mut total).await?;
     }
@@ -230,7 +278,11 @@ async fn change(door: &Door, verb: &str, changing: Changing) -> anyhow::Result<E
         true => say(serde_json::json!({ "changed": changed, "skipped": skipped }))?,
         false => say(format_args!("{verb}: {changed} changed, {skipped} left as they are"))?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if all_there {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// What a change came to.
@@ -266,65 +318,6 @@ async fn batches(
             None => return Ok(()),
         }
     }
-}
-
-/// How many deliveries a change is about to concern, where the queue's counts tell.
-async fn goal(door: &Door, which: &Which) -> Option<u64> {
-    if which.since.is_some() || which.until.is_some() || which.event_type.is_some() || which.event_id.is_some() {
-        return None;
-    }
-    let queue = door.get("/api/queue").await.ok()?;
-    let states = which.states();
-    let matches = |lane: &&Value| {
-        let named = |wanted: &Option<String>, name: &str| wanted.is_none() || wanted.as_deref() == lane[name].as_str();
-        let state = lane["state"].as_str().unwrap_or_default();
-        named(&which.route, "route")
-            && named(&which.destination, "destination")
-            && (states.is_empty() || states.iter().any(|wanted| wanted == state))
-    };
-    let lanes = queue["lanes"].as_array()?.iter().filter(matches);
-    Some(lanes.filter_map(|lane| lane["deliveries"].as_u64()).sum())
-}
-
-/// A bar on a terminal, and nothing elsewhere.
-struct Progress {
-    goal: Option<u64>,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(goal: Option<u64>) -> Self {
-        Progress {
-            goal,
-            shown: std::io::stderr().is_terminal(),
-        }
-    }
-
-    fn show(&mut self, done: u64) {
-        if self.shown {
-            super::complain(format_args!("\r{}", bar(done, self.goal)));
-            let _ = std::io::stderr().flush();
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.shown {
-            super::complain("\n");
-        }
-    }
-}
-
-fn bar(done: u64, goal: Option<u64>) -> String {
-    const WIDTH: u64 = 40;
-    let Some(goal) = goal.filter(|goal| *goal > 0) else {
-        return format!("{done}");
-    };
-    let share = done.min(goal).saturating_mul(WIDTH).checked_div(goal).unwrap_or(0);
-    let full = usize::try_from(share).unwrap_or(0);
-    let empty = usize::try_from(WIDTH.saturating_sub(share)).unwrap_or(0);
-    format!("[{}{}] {done} of {goal}", "#".repeat(full), ".".repeat(empty))
 }
 
 /// The pages of a listing, one after another.
@@ -401,22 +394,4 @@ fn instant(text: &str) -> anyhow::Result<String> {
 
 fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bar_tells_how_far_it_is() {
-        // An operator who sees no progress interrupts a redrive of a million events.
-        assert_eq!(bar(0, Some(80)), format!("[{}] 0 of 80", ".".repeat(40)));
-        assert_eq!(
-            bar(20, Some(80)),
-            format!("[{}{}] 20 of 80", "#".repeat(10), ".".repeat(30))
-        );
-        assert_eq!(bar(90, Some(80)), format!("[{}] 90 of 80", "#".repeat(40)));
-        assert_eq!(bar(7, None), "7");
-        assert_eq!(bar(0, Some(0)), "0");
-    }
 }

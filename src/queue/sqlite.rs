@@ -20,11 +20,12 @@ use super::{
 use crate::clock::{Clock, UnixMillis};
 use crate::database::{Condition, DataSettings, Database, Failure, Job, OnCommit, OpenError, Opened};
 use crate::store::{REPLAY_TABLES, Restored, Settled, SqliteReplay};
-use change::Alter;
+use change::{Alter, narrow};
 use desk::{Changes, Desk};
 use end::Finish;
 use find::{Direction, Scope, find};
 use lease::{Choice, Picked, Take};
+use pause::Pause;
 use publish::Publish;
 use sweep::Sweep;
 
@@ -36,6 +37,7 @@ mod lease;
 #[cfg(test)]
 mod measure;
 mod open;
+mod pause;
 mod publish;
 mod schema;
 mod sweep;
@@ -76,7 +78,7 @@ impl SqliteQueue {
         on_commit: OnCommit,
     ) -> Result<(Arc<SqliteQueue>, Arc<SqliteReplay>), OpenError> {
         let version_1 = [schema::TABLES, REPLAY_TABLES].concat();
-        let opened = Opened::open(&settings.data, &[&version_1])?;
+        let opened = Opened::open(&settings.data, &[&version_1, schema::PAUSES])?;
         let desk = open::desk(opened.db(), clock.clone(), settings.history)?;
         let desk = Arc::new(Mutex::new(desk));
         let replay = Restored::load(opened.db(), clock.clone(), settings.replay_entries_max)?;
@@ -288,19 +290,45 @@ impl Queue for SqliteQueue {
         after: Option<Cursor>,
         max: usize,
     ) -> Result<Changed, QueueError> {
+        let Some(filter) = narrow(change, filter) else {
+            return Ok(Changed::default());
+        };
+        let (scope, max) = (Scope::new(&self.desk.lock(), &filter), max.min(BATCH_MAX));
+        let states = filter.states.clone();
+        let search = move |db: &Connection| find(db, &scope, &filter, after.as_ref(), max, Direction::OldestFirst);
+        let (found, next) = self.read(search).await?;
+        let found = found.into_iter().map(|found| (found.lane, found.delivery.id.0));
+        let found = found.collect();
         self.ask(|told| {
             Box::new(Alter {
                 desk: Arc::clone(&self.desk),
                 change,
-                filter: filter.clone(),
-                after,
-                max: max.min(BATCH_MAX),
+                states,
+                found,
+                next,
                 told,
                 changed: Changed::default(),
                 changes: Changes::default(),
             })
         })
         .await
+    }
+
+    async fn pause(&self, route: &str, paused: bool) -> Result<(), QueueError> {
+        self.ask(|told| {
+            Box::new(Pause {
+                desk: Arc::clone(&self.desk),
+                route: Arc::from(route),
+                paused,
+                told,
+                before: false,
+            })
+        })
+        .await
+    }
+
+    fn paused(&self) -> Vec<Arc<str>> {
+        self.desk.lock().paused.iter().cloned().collect()
     }
 
     async fn counts(&self) -> Result<Vec<Count>, QueueError> {

@@ -62,6 +62,7 @@ macro_rules! queue_suite {
             a_closed_queue_says_so
             racing_workers_deliver_each_event_once
             an_event_nobody_wants_is_taken
+            a_pause_survives_a_restart
         );
         #[test]
         fn histories_agree_with_the_model() {
@@ -892,4 +893,26 @@ pub(crate) async fn an_event_nobody_wants_is_taken(open: Open) {
     let bench = open();
     let id = bench.publish(&[], "{}").await;
     assert!(bench.queue.show(id).await.unwrap().is_none());
+}
+
+pub(crate) async fn a_pause_survives_a_restart(open: Open) {
+    // A route was paused for the night's migration, the gateway is restarted in the middle of it, and delivers.
+    let mut bench = open();
+    assert!(bench.queue.paused().is_empty());
+    for route in ["b", "a", "a"] {
+        bench.queue.pause(route, true).await.unwrap();
+    }
+    let routes = ["a", "b"].map(Arc::from);
+    assert_eq!(bench.queue.paused(), routes);
+    bench.queue = (bench.restart)().await;
+    assert_eq!(bench.queue.paused(), routes);
+    bench.queue.pause("a", false).await.unwrap();
+    bench.queue.pause("c", false).await.unwrap();
+    bench.queue = (bench.restart)().await;
+    assert_eq!(bench.queue.paused(), routes[1..]);
+    // It is the worker that obeys.
+    bench.publish(&["app"], "{}").await;
+    assert_eq!(bench.lease("app", 1).await.leased.len(), 1);
+    bench.queue.close().await;
+    assert_eq!(bench.queue.pause("a", true).await, Err(QueueError::Closed));
 }

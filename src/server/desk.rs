@@ -10,9 +10,11 @@
 mod query;
 mod view;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use crate::clock::Clock;
@@ -29,7 +31,7 @@ const BATCH: usize = 500;
 /// Answers operators.
 pub(crate) struct Desk<'a> {
     pub(crate) queue: &'a Arc<dyn Queue>,
-    /// Absent where nothing is delivered: routes can be neither paused nor resumed then.
+    /// Absent where nothing is delivered. Routes that are paused or resumed then are so from the next start.
     pub(crate) worker: Option<&'a Worker>,
     pub(crate) clock: &'a Clock,
 }
@@ -41,7 +43,7 @@ enum Asked<'t> {
     Change(Change, Option<EventId>),
     Queue,
     Routes,
-    Pause(&'t str, bool),
+    Pause(Cow<'t, str>, bool),
 }
 
 /// A status and what is said with it.
@@ -64,8 +66,8 @@ impl Desk<'_> {
             Asked::Show(id) => self.show(id, &query).await,
             Asked::Change(change, id) => self.change(change, id, &query).await,
             Asked::Queue => self.state().await,
-            Asked::Routes => Ok(self.routes()),
-            Asked::Pause(route, pause) => Ok(self.pause(route, pause)),
+            Asked::Routes => self.routes().await,
+            Asked::Pause(route, pause) => self.pause(&route, pause).await,
         };
         said.unwrap_or_else(|problem| down(&problem))
     }
@@ -114,28 +116,50 @@ impl Desk<'_> {
         Ok(ok(json!({ "health": health, "lanes": view::counts(&counts, now) })))
     }
 
-    fn routes(&self) -> Said {
-        let Some(worker) = self.worker else { return idle() };
-        let routes = worker.routes().into_iter();
+    async fn routes(&self) -> Result<Said, QueueError> {
+        let routes = match self.worker {
+            Some(worker) => worker.routes(),
+            None => self.known_routes().await?,
+        };
         let routes: Vec<Value> = routes
+            .into_iter()
             .map(|(route, paused)| json!({ "route": &*route, "paused": paused }))
             .collect();
-        ok(json!({ "routes": routes }))
+        Ok(ok(json!({ "routes": routes })))
     }
 
-    fn pause(&self, route: &str, pause: bool) -> Said {
-        let Some(worker) = self.worker else { return idle() };
-        let known = match pause {
-            true => worker.pause(route),
-            false => worker.resume(route),
+    /// The routes that ever queued an event or are paused: all that is known where nothing is delivered.
+    async fn known_routes(&self) -> Result<Vec<(Arc<str>, bool)>, QueueError> {
+        let paused = self.queue.paused();
+        let mut routes: Vec<Arc<str>> = self.queue.counts().await?.into_iter().map(|c| c.lane.route).collect();
+        routes.extend(paused.iter().cloned());
+        routes.sort();
+        routes.dedup();
+        let each = routes.into_iter().map(|route| {
+            let is_paused = paused.contains(&route);
+            (route, is_paused)
+        });
+        Ok(each.collect())
+    }
+
+    async fn pause(&self, route: &str, pause: bool) -> Result<Said, QueueError> {
+        let known = match self.worker {
+            Some(worker) => worker.pause(route, pause).await?,
+            None => {
+                let known = self.known_routes().await?.iter().any(|(known, _)| &**known == route);
+                if known {
+                    self.queue.pause(route, pause).await?;
+                }
+                known
+            }
         };
-        match known {
+        Ok(match known {
             true => {
                 log::warn!("route {route}: deliveries {}", if pause { "paused" } else { "resumed" });
                 ok(json!({ "route": route, "paused": pause }))
             }
             false => said(StatusCode::NOT_FOUND, "there is no route of this name that queues"),
-        }
+        })
     }
 }
 
@@ -147,8 +171,10 @@ fn asked<'t>(method: &Method, path: &'t str) -> Result<Asked<'t>, Said> {
         ["events"] => (Method::GET, Asked::List),
         ["queue"] => (Method::GET, Asked::Queue),
         ["routes"] => (Method::GET, Asked::Routes),
-        ["routes", route, "pause"] => (Method::POST, Asked::Pause(route, true)),
-        ["routes", route, "resume"] => (Method::POST, Asked::Pause(route, false)),
+        ["routes", route, verb @ ("pause" | "resume")] => {
+            let route = percent_decode_str(route).decode_utf8().map_err(|_| nothing())?;
+            (Method::POST, Asked::Pause(route, *verb == "pause"))
+        }
         ["events", verb @ ("retry" | "cancel" | "purge")] => (Method::POST, Asked::Change(change(verb), None)),
         ["events", id] => (Method::GET, Asked::Show(event_id(id).ok_or_else(nothing)?)),
         ["events", id, verb @ ("retry" | "cancel" | "purge")] => {
@@ -185,13 +211,6 @@ fn said(status: StatusCode, words: &str) -> Said {
 
 fn refused(wrong: &Wrong) -> Said {
     said(StatusCode::BAD_REQUEST, &wrong.to_string())
-}
-
-fn idle() -> Said {
-    said(
-        StatusCode::CONFLICT,
-        "nothing is delivered here: the gateway does not run",
-    )
 }
 
 fn down(problem: &QueueError) -> Said {

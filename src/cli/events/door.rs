@@ -70,6 +70,11 @@ impl Door {
         self.ask(Method::POST, target).await
     }
 
+    /// Whether a gateway answers, and not its data directory.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self, Door::Api { .. })
+    }
+
     /// Lets go of the data directory.
     pub(super) async fn close(&self) {
         if let Door::File { queue, .. } = self {

@@ -37,14 +37,44 @@ pub(super) fn deliveries(deliveries: &[Value]) -> String {
     }
 }
 
-/// How much waits where.
+/// How much waits where: a line for each lane.
 pub(super) fn queue(queue: &Value) -> String {
-    let head = ["route", "destination", "state", "deliveries", "oldest, s"];
-    let names = ["route", "destination", "state", "deliveries", "oldest_seconds"];
-    let lanes = queue["lanes"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let row = |lane: &Value| names.iter().map(|name| cell(&lane[*name])).collect();
-    let rows: Vec<Vec<String>> = lanes.iter().map(row).collect();
+    const STATES: [&str; 7] = [
+        "pending",
+        "waiting",
+        "blocked",
+        "leased",
+        "delivered",
+        "dead",
+        "cancelled",
+    ];
+    let head = [&["route", "destination"][..], &STATES, &["oldest open, s"]].concat();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let all = items(&queue["lanes"]);
+    for of_lane in all.chunk_by(|a, b| a["route"] == b["route"] && a["destination"] == b["destination"]) {
+        let Some(lane) = of_lane.first() else { continue };
+        let of = |state: &str| of_lane.iter().find(|count| count["state"] == state);
+        let mut row = vec![cell(&lane["route"]), cell(&lane["destination"])];
+        row.extend(STATES.map(|state| of(state).map_or_else(|| "-".to_owned(), |count| cell(&count["deliveries"]))));
+        let open = STATES
+            .iter()
+            .take(4)
+            .filter_map(|state| of(state)?["oldest_seconds"].as_f64());
+        let oldest = open.reduce(f64::max);
+        row.push(oldest.map_or_else(|| "-".to_owned(), |oldest| format!("{oldest:.0}")));
+        rows.push(row);
+    }
     format!("queue: {}\n{}", cell(&queue["health"]), lines(&head, &rows))
+}
+
+/// The routes that queue.
+pub(super) fn routes(routes: &Value) -> String {
+    let row = |route: &Value| {
+        let state = if route["paused"] == true { "paused" } else { "delivered" };
+        vec![cell(&route["route"]), state.to_owned()]
+    };
+    let rows: Vec<Vec<String>> = items(&routes["routes"]).iter().map(row).collect();
+    lines(&["route", "deliveries are"], &rows)
 }
 
 /// One event: what it is, where it goes, what was tried.
@@ -69,11 +99,14 @@ pub(super) fn event(event: &Value) -> String {
         text.push_str(&format!("  {}: {}\n", cell(&header[0]), cell(&header[1])));
     }
     for delivery in items(&event["deliveries"]) {
+        let attempts = match delivery["attempts"].as_u64() {
+            Some(1) => "1 attempt".to_owned(),
+            _ => format!("{} attempts", cell(&delivery["attempts"])),
+        };
         text.push_str(&format!(
-            "\nto {}: {} after {} attempts\n",
+            "\nto {}: {} after {attempts}\n",
             cell(&delivery["destination"]),
             cell(&delivery["state"]),
-            cell(&delivery["attempts"])
         ));
         let head = ["at", "took, ms", "status", "error"];
         let names = ["at", "took_ms", "status", "error"];
@@ -145,5 +178,25 @@ mod tests {
                         7   billing  app          dead   9         t         -     \\u{1b}[2J  evt \"1\"";
         assert_eq!(deliveries(&rows), expected);
         assert_eq!(deliveries(&[]), "no deliveries");
+    }
+
+    #[test]
+    fn a_lane_is_one_line() {
+        // Fifty routes would be 350 lines, most of them zeros, and the one that matters is not seen.
+        let count = |route: &str, state: &str, deliveries: u64, oldest: Option<f64>| {
+            json!({ "route": route, "destination": "app", "state": state, "deliveries": deliveries,
+                    "oldest_seconds": oldest })
+        };
+        let lanes = [
+            count("a", "pending", 2, Some(3.2)),
+            count("a", "waiting", 5, Some(60.9)),
+            count("a", "dead", 1, Some(7000.0)),
+            count("b", "pending", 0, None),
+        ];
+        let expected = "queue: open\n\
+             route  destination  pending  waiting  blocked  leased  delivered  dead  cancelled  oldest open, s\n\
+             a      app          2        5        -        -       -          1     -          61\n\
+             b      app          0        -        -        -       -          -     -          -";
+        assert_eq!(queue(&json!({ "health": "open", "lanes": lanes })), expected);
     }
 }

@@ -17,7 +17,7 @@ use super::backoff::Chance;
 use super::breaker::BreakerState;
 use super::courier::{Courier, Office, Orders};
 use crate::clock::Clock;
-use crate::queue::{Lane, Queue};
+use crate::queue::{Lane, Queue, QueueError};
 
 /// Time for what was cut off to be put on record.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -31,7 +31,6 @@ pub struct Worker {
 #[derive(Default)]
 struct Staff {
     couriers: HashMap<Lane, Employed>,
-    paused: HashSet<Arc<str>>,
     /// Nobody is employed any more.
     stopped: bool,
 }
@@ -75,8 +74,9 @@ impl Worker {
             }
             stays
         });
+        let all_paused = self.office.queue.paused();
         for destination in destinations {
-            let paused = staff.paused.contains(&destination.lane.route);
+            let paused = all_paused.contains(&destination.lane.route);
             if let Some(employed) = staff.couriers.get(&destination.lane) {
                 employed
                     .orders
@@ -84,6 +84,9 @@ impl Worker {
                 continue;
             }
             let lane = destination.lane.clone();
+            if paused {
+                log::warn!("{lane}: deliveries are paused, and stay so until they are resumed");
+            }
             let (orders, receiver) = watch::channel(Orders {
                 destination: Arc::clone(destination),
                 paused,
@@ -99,23 +102,25 @@ impl Worker {
         }
     }
 
-    /// Stops delivering events of `route`, which are accepted all the same. False when the route has no destination.
+    /// Stops delivering events of `route`, which are accepted all the same, or delivers them again. Lasts over reloads
+    /// and restarts. False when the route has no destination, nor a pause that could end.
     ///
-    /// Lasts until [`resume`](Self::resume) or the end of the process.
-    pub fn pause(&self, route: &str) -> bool {
-        let mut staff = self.staff.lock();
-        let known = staff.order(route, true);
-        if known {
-            staff.paused.insert(route.into());
+    /// # Errors
+    /// [`QueueError`]: it could not be put on record, and is not so.
+    pub async fn pause(&self, route: &str, paused: bool) -> Result<bool, QueueError> {
+        let queue = &self.office.queue;
+        let has_destination = self.staff.lock().couriers.keys().any(|lane| &*lane.route == route);
+        let can_end = !paused && queue.paused().iter().any(|of| &**of == route);
+        if !has_destination && !can_end {
+            return Ok(false);
         }
-        known
-    }
-
-    /// Delivers events of `route` again. False when the route has no destination.
-    pub fn resume(&self, route: &str) -> bool {
-        let mut staff = self.staff.lock();
-        staff.paused.remove(route);
-        staff.order(route, false)
+        queue.pause(route, paused).await?;
+        let staff = self.staff.lock();
+        // What is on record, whoever else was at it meanwhile.
+        let paused = queue.paused().iter().any(|of| &**of == route);
+        let of_route = staff.couriers.iter().filter(|(lane, _)| &*lane.route == route);
+        of_route.for_each(|(_, employed)| employed.orders.send_modify(|orders| orders.paused = paused));
+        Ok(true)
     }
 
     /// The routes that are delivered, in order, each with whether it is paused.
@@ -124,8 +129,9 @@ impl Worker {
         let mut routes: Vec<Arc<str>> = staff.couriers.keys().map(|lane| Arc::clone(&lane.route)).collect();
         routes.sort();
         routes.dedup();
+        let all_paused = self.office.queue.paused();
         let paused = |route: Arc<str>| {
-            let paused = staff.paused.contains(&route);
+            let paused = all_paused.contains(&route);
             (route, paused)
         };
         routes.into_iter().map(paused).collect()
@@ -175,13 +181,4 @@ async fn all_ended(tasks: &mut Vec<JoinHandle<()>>, patience: Duration) -> bool 
         }
     };
     tokio::time::timeout(patience, all).await.is_ok()
-}
-
-impl Staff {
-    /// Tells every courier of `route`; false when there is none.
-    fn order(&self, route: &str, paused: bool) -> bool {
-        let of_route = self.couriers.iter().filter(|(lane, _)| &*lane.route == route);
-        let told = of_route.map(|(_, employed)| employed.orders.send_modify(|orders| orders.paused = paused));
-        told.count() > 0
-    }
 }

@@ -1,4 +1,7 @@
 //! What operators do to deliveries: retry, cancel, purge. A bounded number at a time, so that deliveries go on between.
+//!
+//! They are searched for on a reader's connection, which may take long and holds up nobody; the writer is given the ones
+//! that were found, and looks where each of them stands by then.
 
 use std::sync::Arc;
 
@@ -7,53 +10,60 @@ use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
 use super::desk::{Changes, Desk};
-use super::find::{Direction, Found, Scope, find};
 use super::schema::{self, LaneNumber};
 use crate::clock::UnixMillis;
 use crate::database::{Failure, Job};
 use crate::queue::{Change, Changed, Cursor, EventState, Filter, QueueError};
 
-/// Changes up to `max` deliveries.
+/// Changes what was found.
 pub(super) struct Alter {
     pub(super) desk: Arc<Mutex<Desk>>,
     pub(super) change: Change,
-    pub(super) filter: Filter,
-    pub(super) after: Option<Cursor>,
-    pub(super) max: usize,
+    /// The states that are meant.
+    pub(super) states: Vec<EventState>,
+    pub(super) found: Vec<(LaneNumber, u64)>,
+    /// Where to go on.
+    pub(super) next: Option<Cursor>,
     pub(super) told: oneshot::Sender<Result<Changed, QueueError>>,
     pub(super) changed: Changed,
     pub(super) changes: Changes,
 }
 
-impl Alter {
-    /// The states that the change speaks about, as far as the filter does.
-    fn narrow(&self) -> Filter {
-        let concerned: &[EventState] = match self.change {
-            Change::Retry => &[
-                EventState::Waiting,
-                EventState::Leased,
-                EventState::Delivered,
-                EventState::Dead,
-                EventState::Cancelled,
-            ],
-            Change::Cancel => &[
-                EventState::Pending,
-                EventState::Waiting,
-                EventState::Blocked,
-                EventState::Leased,
-            ],
-            Change::Purge => &[EventState::Delivered, EventState::Dead, EventState::Cancelled],
-        };
-        let asked = |state: &&EventState| self.filter.states.is_empty() || self.filter.states.contains(state);
-        Filter {
-            states: concerned.iter().filter(asked).copied().collect(),
-            ..self.filter.clone()
-        }
-    }
+/// The states that a change speaks about, as far as the filter does; `None` when there is none.
+pub(super) fn narrow(change: Change, filter: &Filter) -> Option<Filter> {
+    let concerned: &[EventState] = match change {
+        Change::Retry => &[
+            EventState::Waiting,
+            EventState::Leased,
+            EventState::Delivered,
+            EventState::Dead,
+            EventState::Cancelled,
+        ],
+        Change::Cancel => &[
+            EventState::Pending,
+            EventState::Waiting,
+            EventState::Blocked,
+            EventState::Leased,
+        ],
+        Change::Purge => &[EventState::Delivered, EventState::Dead, EventState::Cancelled],
+    };
+    let asked = |state: &&EventState| filter.states.is_empty() || filter.states.contains(state);
+    let states: Vec<EventState> = concerned.iter().filter(asked).copied().collect();
+    (!states.is_empty()).then(|| Filter {
+        states,
+        ..filter.clone()
+    })
+}
 
-    fn one(&mut self, db: &Connection, desk: &Desk, found: &Found, now: UnixMillis) -> rusqlite::Result<bool> {
-        let (lane, event) = (found.lane, found.delivery.id.0);
-        match (self.change, found.delivery.state) {
+impl Alter {
+    fn one(
+        &mut self,
+        db: &Connection,
+        desk: &Desk,
+        (lane, event, state): (LaneNumber, u64, EventState),
+        now: UnixMillis,
+    ) -> rusqlite::Result<bool> {
+        match (self.change, state) {
             (Change::Retry, EventState::Waiting) => {
                 let sql = "UPDATE waiting SET due = ?3 WHERE lane = ?1 AND event = ?2 AND due > ?3";
                 self.changes.stir(lane);
@@ -116,27 +126,22 @@ impl Job for Alter {
         self.changes = Changes::default();
         self.changed = Changed::default();
         let now = desk.clock.steady();
-        let filter = self.narrow();
-        if filter.states.is_empty() {
-            return Ok(());
-        }
-        let scope = Scope::new(&desk, &filter);
-        let (found, next) = find(
-            db,
-            &scope,
-            &filter,
-            self.after.as_ref(),
-            self.max,
-            Direction::OldestFirst,
-        )?;
-        for found in found {
-            if found.delivery.state == EventState::Leased {
-                self.changed.skipped = self.changed.skipped.saturating_add(1);
-            } else if self.one(db, &desk, &found, now)? {
-                self.changed.changed = self.changed.changed.saturating_add(1);
+        // A copy: the job may be run again.
+        for (lane, event) in self.found.clone() {
+            let state = match desk.holder(lane, event) {
+                Some(_) => Some(EventState::Leased),
+                None => schema::state(db, lane, event)?,
+            };
+            match state.filter(|state| self.states.contains(state)) {
+                Some(EventState::Leased) => self.changed.skipped = self.changed.skipped.saturating_add(1),
+                Some(state) if self.one(db, &desk, (lane, event, state), now)? => {
+                    self.changed.changed = self.changed.changed.saturating_add(1);
+                }
+                // Changed hands since it was found, or needs no change.
+                _ => {}
             }
         }
-        self.changed.next = next;
+        self.changed.next = self.next.clone();
         desk.apply(&self.changes);
         Ok(())
     }

@@ -25,6 +25,8 @@ pub(super) struct Desk {
     pub(super) epoch: u32,
     pub(super) tokens: u64,
     pub(super) batches: u64,
+    /// Routes that operators paused.
+    pub(super) paused: BTreeSet<Arc<str>>,
     lanes: BTreeMap<LaneNumber, LaneEntry>,
     numbers: HashMap<Lane, LaneNumber>,
     bells: HashMap<Lane, Arc<Notify>>,
@@ -101,6 +103,7 @@ impl Desk {
             epoch: 0,
             tokens: 0,
             batches: 0,
+            paused: BTreeSet::new(),
             lanes: BTreeMap::new(),
             numbers: HashMap::new(),
             bells: HashMap::new(),

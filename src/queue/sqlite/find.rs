@@ -1,12 +1,14 @@
 //! Finding deliveries for operators: by route, destination, state, time, type or id, a page at a time.
 //!
 //! Each state of each lane is a table range in the order of events, so a page costs about its rows where the filter is
-//! about lanes and states, and a walk over the lane's events where it is about what the events contain.
+//! about lanes and states, and a walk over the lanes' events where it is about what the events contain. Such a walk goes
+//! by stretches of events, each over all lanes, so that a lane without any match is not walked once for every page of
+//! the others. All of it is reading, on a reader's connection: however long it takes, the writer writes.
 
 use std::sync::Arc;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use super::desk::{Desk, Held};
 use super::schema::LaneNumber;
@@ -45,6 +47,9 @@ impl Scope {
     }
 }
 
+/// Events of one stretch of a walk. Tests meet more of them.
+const STRETCH: u32 = if cfg!(test) { 3 } else { 20_000 };
+
 /// Which way a search goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -68,19 +73,36 @@ pub(super) fn find(
     direction: Direction,
 ) -> rusqlite::Result<(Vec<Found>, Option<Cursor>)> {
     let mut all = Vec::new();
-    for LaneScope { number, lane, held } in &scope.lanes {
-        let mut search = Search {
-            db,
-            filter,
-            after,
-            direction,
-            lane: (*number, lane),
-            found: &mut all,
-        };
-        for state in EventState::ALL {
-            if filter.states.is_empty() || filter.states.contains(&state) {
-                search.state(state, held, max)?;
+    let mut stretch = Stretch {
+        first: after.map(|after| after.id.0),
+        last: None,
+    };
+    if let (Direction::OldestFirst, Some(since)) = (direction, filter.since) {
+        stretch.first = stretch.first.max(Some(lowest_id(since)));
+    }
+    loop {
+        if is_walk(filter) {
+            stretch.last = stretch.end(db, direction)?;
+        }
+        for LaneScope { number, lane, held } in &scope.lanes {
+            let mut search = Search {
+                db,
+                filter,
+                after,
+                stretch,
+                direction,
+                lane: (*number, lane),
+                found: &mut all,
+            };
+            for state in EventState::ALL {
+                if filter.states.is_empty() || filter.states.contains(&state) {
+                    search.state(state, held, max)?;
+                }
             }
+        }
+        match stretch.next(direction) {
+            Some(next) if all.len() <= max && !is_before(filter, next, direction) => stretch = next,
+            _ => break,
         }
     }
     all.sort_by(|a, b| {
@@ -102,10 +124,70 @@ pub(super) fn find(
     Ok((all, next))
 }
 
+/// Whether it takes a look at the events themselves to tell which are meant.
+fn is_walk(filter: &Filter) -> bool {
+    filter.id.is_none() && (filter.event_type.is_some() || filter.event_id.is_some() || filter.until.is_some())
+}
+
+/// Whether all that is left of a search is older than what is meant.
+fn is_before(filter: &Filter, rest: Stretch, direction: Direction) -> bool {
+    let oldest = filter.since.map_or(0, lowest_id);
+    direction == Direction::NewestFirst && rest.first.is_some_and(|first| first < oldest)
+}
+
+/// An id is never below its acceptance, in microseconds.
+fn lowest_id(since: UnixMillis) -> u64 {
+    since.0.saturating_mul(1000)
+}
+
+/// Events from one to another, both included, in the direction of the search; without an end as far as there are any.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    first: Option<u64>,
+    last: Option<u64>,
+}
+
+impl Stretch {
+    /// Where the stretch that begins here ends; `None` when it is the last one.
+    fn end(&self, db: &Connection, direction: Direction) -> rusqlite::Result<Option<u64>> {
+        let (sql, from) = match direction {
+            Direction::OldestFirst => (
+                "SELECT id FROM event WHERE id >= ?1 ORDER BY id LIMIT 1 OFFSET ?2",
+                self.first.unwrap_or(0),
+            ),
+            Direction::NewestFirst => (
+                "SELECT id FROM event WHERE id <= ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2",
+                self.first.unwrap_or(u64::MAX),
+            ),
+        };
+        let mut select = db.prepare_cached(sql)?;
+        let end = select.query_row((signed(from), STRETCH.saturating_sub(1)), |row| row.get(0));
+        end.optional()
+    }
+
+    /// The one behind it.
+    fn next(&self, direction: Direction) -> Option<Stretch> {
+        let first = match direction {
+            Direction::OldestFirst => self.last?.checked_add(1),
+            Direction::NewestFirst => self.last?.checked_sub(1),
+        };
+        first.map(|first| Stretch {
+            first: Some(first),
+            last: None,
+        })
+    }
+}
+
+/// As SQLite has its integers.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 struct Search<'a> {
     db: &'a Connection,
     filter: &'a Filter,
     after: Option<&'a Cursor>,
+    stretch: Stretch,
     direction: Direction,
     lane: (LaneNumber, &'a Lane),
     found: &'a mut Vec<Found>,
@@ -175,19 +257,23 @@ impl Search<'_> {
             sql.push_str(condition);
             values.push(value);
         };
-        let number = |number: u64| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
-        match (self.after, self.direction) {
-            (Some(after), Direction::OldestFirst) => also(" AND t.event >= ?", number(after.id.0)),
-            (Some(after), Direction::NewestFirst) => also(" AND t.event <= ?", number(after.id.0)),
-            (None, _) => {}
+        let number = |number: u64| Value::Integer(signed(number));
+        let (least, most) = match self.direction {
+            Direction::OldestFirst => (self.stretch.first, self.stretch.last),
+            Direction::NewestFirst => (self.stretch.last, self.stretch.first),
+        };
+        if let Some(least) = least {
+            also(" AND t.event >= ?", number(least));
+        }
+        if let Some(most) = most {
+            also(" AND t.event <= ?", number(most));
         }
         if let Some(id) = only {
             also(" AND t.event = ?", number(id));
         }
         if let Some(since) = self.filter.since {
             also(" AND e.accepted >= ?", number(since.0));
-            // An id is never below its acceptance, in microseconds: the walk need not begin before.
-            also(" AND t.event >= ?", number(since.0.saturating_mul(1000)));
+            also(" AND t.event >= ?", number(lowest_id(since)));
         }
         if let Some(until) = self.filter.until {
             also(" AND e.accepted < ?", number(until.0));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::{End, Lane, NewEvent, Queue};
+use super::super::{Change, End, Filter, Lane, NewEvent, Queue};
 use super::{DataSettings, History, SqliteQueue, SqliteSettings};
 use crate::clock::{Clock, UnixMillis};
 use crate::queue::Attempt;
@@ -207,6 +207,42 @@ fn starting_with_a_backlog() {
         .block_on(queue.lease(&lane(), 32, Duration::from_secs(60)))
         .unwrap();
     println!("lease 32 of 1e6: {:?}", started.elapsed());
+    runtime().block_on(queue.close());
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn changing_by_type() {
+    // As above.
+    let (queue, dir) = open("change");
+    publish(&queue, 256, 1_000_000);
+    let rare = Filter {
+        event_type: Some("a.type.that.nothing.has".into()),
+        ..Filter::default()
+    };
+    let changing = Arc::clone(&queue);
+    let changing = std::thread::spawn(move || {
+        let started = Instant::now();
+        runtime().block_on(async {
+            let (mut after, mut calls) = (None, 0);
+            loop {
+                let done = changing.change(Change::Cancel, &rare, after, 1024).await.unwrap();
+                calls += 1;
+                after = done.next;
+                if after.is_none() {
+                    return (started.elapsed(), calls);
+                }
+            }
+        })
+    });
+    let mut worst = Duration::ZERO;
+    while !changing.is_finished() {
+        let took = publish(&queue, 1, 20);
+        worst = worst.max(Duration::from_micros(took.last().copied().unwrap()));
+    }
+    let (took, calls) = changing.join().unwrap();
+    println!("cancel by a type that none of 1e6 has: {took:?}, {calls} calls; slowest publication meanwhile {worst:?}");
     runtime().block_on(queue.close());
     std::fs::remove_dir_all(dir).unwrap();
 }

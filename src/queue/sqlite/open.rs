@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::desk::Desk;
 use super::lease;
+use super::pause;
 use super::schema::{self, LaneNumber};
 use crate::clock::{Clock, UnixMillis};
 use crate::database::{Failure, Job};
@@ -27,6 +28,7 @@ pub(super) fn desk(db: &Connection, clock: Clock, history: History) -> rusqlite:
     remember_last_id(db, desk.last_id)?;
     db.execute_batch("COMMIT")?;
     lanes(db, &mut desk)?;
+    pause::load(db, &mut desk)?;
     let share = "SELECT coalesce(sum(share), 0) FROM done";
     desk.history_bytes = db.query_row(share, (), |row| row.get(0))?;
     Ok(desk)

@@ -54,6 +54,11 @@ pub(super) const TABLES: &str = "
     CREATE TABLE lease (batch INTEGER PRIMARY KEY, lane INTEGER NOT NULL, events BLOB NOT NULL);
 ";
 
+/// Version 2: routes that operators paused, since when (ms since 1970).
+pub(super) const PAUSES: &str = "
+    CREATE TABLE paused (route TEXT PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+";
+
 /// Attempts of a delivery that are remembered one by one.
 const ATTEMPTS_KEPT: u32 = 64;
 
@@ -146,6 +151,24 @@ pub(super) fn revive(
         Ok((done_state(row.get(2)?), owed, row.get(3)?))
     });
     found.optional()
+}
+
+/// The state whose table a delivery lies in; `None` when it is gone.
+pub(super) fn state(db: &Connection, lane: LaneNumber, event: u64) -> rusqlite::Result<Option<EventState>> {
+    let sql = "SELECT -1 FROM fresh WHERE lane = ?1 AND event = ?2
+        UNION ALL SELECT -2 FROM waiting WHERE lane = ?1 AND event = ?2
+        UNION ALL SELECT -3 FROM blocked WHERE lane = ?1 AND event = ?2
+        UNION ALL SELECT -4 FROM dead WHERE lane = ?1 AND event = ?2
+        UNION ALL SELECT state FROM done WHERE lane = ?1 AND event = ?2";
+    let mut select = db.prepare_cached(sql)?;
+    let found = select.query_row((lane, event), |row| row.get(0)).optional()?;
+    Ok(found.map(|number| match number {
+        -1 => EventState::Pending,
+        -2 => EventState::Waiting,
+        -3 => EventState::Blocked,
+        -4 => EventState::Dead,
+        ended => done_state(ended),
+    }))
 }
 
 /// The meaning of `done.state`.

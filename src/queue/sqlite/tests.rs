@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::super::suite::{Bench, Restart, lane, queue_suite};
 use super::super::{Attempt, Change, End, EventState, Filter, Health, Hold, NewEvent, Queue, QueueError};
-use super::{History, OpenError, SqliteQueue, SqliteReplay, SqliteSettings};
+use super::{Alter, Changed, Changes, History, Job, OpenError, SqliteQueue, SqliteReplay, SqliteSettings};
 use crate::clock::{ManualClock, UnixMillis};
 use crate::database::scratch::Scratch;
 use crate::store::{Claim, Claimed, MemoryReplay, Outcome, ReplayKey, ReplayKeys, ReplayStore};
@@ -19,6 +21,8 @@ mod damage;
 mod full;
 #[cfg(test)]
 mod power;
+#[cfg(test)]
+mod versions;
 
 queue_suite!(open);
 
@@ -301,18 +305,6 @@ async fn one_process_has_the_directory() {
 }
 
 #[tokio::test]
-async fn a_later_version_is_not_touched() {
-    // A rollback of the program reads tables that it does not know, and drops what it does not find.
-    let (scratch, time) = (Scratch::new(), clock());
-    start(&settings(&scratch), &time).0.close().await;
-    let file = rusqlite::Connection::open(scratch.dir().join("hookward.db")).unwrap();
-    file.pragma_update(None, "user_version", 2).unwrap();
-    drop(file);
-    let opened = SqliteQueue::open(&settings(&scratch), time.clock(), Box::new(|_| {}));
-    assert!(matches!(opened.map(drop), Err(OpenError::TooNew(2, 1))));
-}
-
-#[tokio::test]
 async fn somebody_elses_file_is_not_touched() {
     // A wrong directory in the configuration, and another program's data is ours.
     let (scratch, time) = (Scratch::new(), clock());
@@ -394,4 +386,70 @@ async fn a_start_with_a_wrong_clock_delays_nothing_for_years() {
     );
     right.advance(Duration::from_secs(60));
     assert_eq!(queue.lease(&lane("app"), 1, TERM).await.unwrap().leased.len(), 1);
+}
+
+#[tokio::test]
+async fn who_searches_holds_up_nobody() {
+    // An operator cancels by event type among a million events, and nothing is accepted until the search is over.
+    let (scratch, time) = (Scratch::new(), clock());
+    let (queue, _) = start(&settings(&scratch), &time);
+    let _ = queue.publish(event(&time, "1"), None).await.unwrap();
+    // Readers that do not end: the search has to wait for one of them.
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = Arc::new(Mutex::new(ended));
+    let readers = (0..4).map(|_| {
+        let (queue, ended) = (Arc::clone(&queue), Arc::clone(&ended));
+        tokio::spawn(async move {
+            let _ = queue.read(move |_| Ok(ended.lock().recv().is_ok())).await;
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+    let pushes = Filter {
+        event_type: Some("push".into()),
+        ..Filter::default()
+    };
+    let mut change = Box::pin(queue.change(Change::Cancel, &pushes, None, 10));
+    tokio::task::yield_now().await;
+    let polled = std::future::poll_fn(|context| std::task::Poll::Ready(change.as_mut().poll(context))).await;
+    assert!(polled.is_pending());
+    let _ = queue.publish(event(&time, "2"), None).await.unwrap();
+    readers.iter().for_each(|_| end.send(()).unwrap());
+    assert_eq!(change.await.unwrap().changed, 2);
+}
+
+#[tokio::test]
+async fn what_has_moved_since_it_was_found_is_left_alone() {
+    // A delivery that was dead when an operator looked for dead ones is delivered by now, and would be sent twice.
+    let (scratch, time) = (Scratch::new(), clock());
+    let (queue, _) = start(&settings(&scratch), &time);
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        let id = queue.publish(event(&time, "1"), None).await.unwrap().id();
+        found.push((queue.desk.lock().number(&lane("app")).unwrap(), id.0));
+    }
+    let leased = queue.lease(&lane("app"), 2, TERM).await.unwrap().leased;
+    queue.end(&leased[0].lease, End::Ack(attempt(200))).await.unwrap();
+    let alter = async |change, states: &[EventState]| {
+        let (found, states, desk) = (found.clone(), states.to_vec(), Arc::clone(&queue.desk));
+        let job = move |told| -> Box<dyn Job> {
+            Box::new(Alter {
+                desk,
+                change,
+                states,
+                found,
+                next: None,
+                told,
+                changed: Changed::default(),
+                changes: Changes::default(),
+            })
+        };
+        queue.ask(job).await.unwrap()
+    };
+    let dead = [EventState::Dead, EventState::Leased];
+    let done = alter(Change::Retry, &dead).await;
+    assert_eq!((done.changed, done.skipped), (0, 1), "one is out, none is dead");
+    let done = alter(Change::Cancel, &[EventState::Waiting]).await;
+    assert_eq!((done.changed, done.skipped), (0, 0));
+    let done = alter(Change::Cancel, &[EventState::Pending]).await;
+    assert_eq!((done.changed, done.skipped), (1, 0));
 }

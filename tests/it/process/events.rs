@@ -81,7 +81,30 @@ async fn dead_letters_are_seen_and_redriven_while_the_gateway_runs_and_while_it_
         redriven.stderr
     );
 
+    // Who mistypes an id is told.
+    let wrong = hookward(&["events", "--config", file.name(), "retry", "7"]).await;
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.stderr.contains("event 7: there is no event"), "{}", wrong.stderr);
+    let paused = hookward(&["events", "--config", file.name(), "pause", "billing"]).await;
+    assert_eq!(
+        paused.stdout, "billing: paused from the next start on\n",
+        "{}",
+        paused.stderr
+    );
+
     let running = Running::start(&conf.yaml()).await;
+    let text = format!("listen: [127.0.0.1:0]\nadmin: {}\n{}", running.admin, conf.yaml());
+    let file = TestFile::new("again.yaml", text);
+    let routes = json(&["events", "--config", file.name(), "routes", "--json"]).await;
+    assert_eq!(routes, serde_json::json!([{ "route": "billing", "paused": true }]));
+    assert_eq!(upstream.count(), 4);
+    let resumed = hookward(&["events", "--config", file.name(), "resume", "billing"]).await;
+    assert_eq!(resumed.stdout, "billing: delivered\n", "{}", resumed.stderr);
+    let unknown = hookward(&["events", "--config", file.name(), "pause", "biling"]).await;
+    assert!(
+        unknown.code == Some(1) && unknown.stderr.contains("no route of this name"),
+        "{unknown:?}"
+    );
     upstream.reached(6).await;
     // Who cannot ask the gateway does not open its directory behind its back.
     let text = format!("listen: [127.0.0.1:0]\nadmin: off\n{}", conf.yaml());

@@ -72,7 +72,7 @@ async fn a_paused_route_accepts_and_delivers_later() {
         .upstream("app", upstream.address, "")
         .route("github", "github", "app", "")
         .route("other", "github", "app", "");
-    let gateway = Gateway::start(&conf.yaml()).await;
+    let mut gateway = Gateway::start(&conf.yaml()).await;
     gateway.desk("POST", "/api/routes/github/pause").await;
     assert_eq!(
         api(gateway.admin, "POST", "/api/routes/none/pause", API_SECRET).await.0,
@@ -90,6 +90,11 @@ async fn a_paused_route_accepts_and_delivers_later() {
     gateway.reload(&conf.yaml());
     gateway.clock.advance(SECOND);
     assert_eq!(gateway.lying("pending").await, 1);
+    // Nor is a restart.
+    gateway.stopping().await.unwrap();
+    let gateway = Gateway::start(&conf.yaml()).await;
+    assert_eq!(gateway.desk("GET", "/api/routes").await["routes"], expected);
+    assert_eq!((gateway.lying("pending").await, upstream.count()), (1, 1));
     gateway.desk("POST", "/api/routes/github/resume").await;
     gateway.comes_to("delivered", 2).await;
 }

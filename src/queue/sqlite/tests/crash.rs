@@ -112,6 +112,7 @@ fn child() {
             Ok("busy") => busy(queue).await,
             Ok("steady") => steady(&queue).await,
             Ok("until it fails") => until_it_fails(&queue).await,
+            Ok("whatever fails") => whatever_fails(&queue).await,
             other => panic!("{other:?}"),
         }
     });
@@ -330,6 +331,69 @@ fn a_disk_that_fails_closes_the_queue() {
         }
         assert!(failures > 8 || call != "pwrite64", "{call}: {failures}");
     }
+}
+
+/// Publishes and delivers, taking every failure for what it is.
+async fn whatever_fails(queue: &SqliteQueue) {
+    let mut failed = 0;
+    for number in 0..60_usize {
+        let body = format!("{number}:{}", "x".repeat(number * 211 % 9000));
+        match queue.publish(new_event(body), None).await {
+            Ok(receipt) => say(&format!("published {}", receipt.id())),
+            Err(_) => failed += 1,
+        }
+        match queue.lease(&lane("app"), 2, TERM).await {
+            Err(_) => failed += 1,
+            Ok(batch) => {
+                for leased in batch.leased {
+                    let (number, filling) = str::from_utf8(&leased.event.body).unwrap().split_once(':').unwrap();
+                    let length = number.parse::<usize>().unwrap() * 211 % 9000;
+                    assert!(filling.len() == length && filling.bytes().all(|b| b == b'x'));
+                    let _ = queue.end(&leased.lease, End::Ack(attempt(200))).await;
+                }
+            }
+        }
+    }
+    say(&format!("failed {failed} {:?}", queue.health()));
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_hands_out_nothing_else() {
+    // One bad sector, and the gateway delivers something that nobody sent, forgets what is beside it, or dies of it.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut failures = 0;
+    for number in 0..24 {
+        let scratch = Scratch::new();
+        let time = super::clock();
+        runtime.block_on(async { start(&settings(&scratch), &time).0.close().await });
+        let log = scratch.dir().join("hookward.db-wal").to_str().unwrap().to_owned();
+        let file = scratch.dir().join("hookward.db").to_str().unwrap().to_owned();
+        // A single one at first, then a device that fails for good.
+        let when = [format!("{}", 1 + number * 4), format!("{}+", 1 + number * 4)];
+        let inject = format!("inject=pread64:error=EIO:when={}", when[number % 2]);
+        let options = ["-f", "-qq", "-o", "/dev/null", "-P", &log, "-P", &file, "-e", &inject];
+        let mut life = Life::start(child_command(&options, &scratch, "whatever fails"));
+        let (mut published, mut last) = (Vec::new(), String::new());
+        while let Some(line) = life.next() {
+            match line.strip_prefix("published ") {
+                Some(id) => published.push(id.parse::<u64>().unwrap()),
+                None => last = line,
+            }
+        }
+        life.child.wait().unwrap();
+        assert!(
+            last == "cannot open" || last.starts_with("failed "),
+            "{number}: {last:?}"
+        );
+        failures += usize::from(last != "failed 0 Open");
+        let found = runtime.block_on(found(scratch.dir()));
+        assert!(published.iter().all(|id| found.contains_key(id)), "{number}");
+    }
+    assert!(failures > 12, "{failures}");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! A child's writes and syncs are recorded by strace. For every moment between two of them the files are put together
 //! as the disk may have them then: everything that was synced, and of what was not all, nothing, the first ones, some,
 //! or one torn in the middle of a sector's run. Each must open, and must have everything that was said to be published.
+//!
+//! 1,000 such moments as a rule; `HOOKWARD_CUTS` says otherwise for a long run, which sees each moment in many ways.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,8 +28,8 @@ const FILES: [&str; 2] = ["hookward.db", "hookward.db-wal"];
 /// The unit that a disk writes wholly or not at all.
 const SECTOR: usize = 512;
 
-/// Moments looked at; the kinds of loss take turns.
-const CUTS_MAX: usize = 1000;
+/// Kinds of loss; they take turns.
+const KINDS: usize = 6;
 
 /// One call of strace's log, with what was cut in two by another thread's call put together.
 fn calls(log: &str) -> Vec<String> {
@@ -201,6 +203,8 @@ fn the_power_may_go_at_any_moment() {
         synced_files(0)
     );
 
+    let cuts_wanted: usize = std::env::var("HOOKWARD_CUTS").map_or(1000, |count| count.parse().unwrap());
+    let each = cuts_wanted.div_ceil(steps.len());
     let mut durable = Vec::new();
     let mut cuts = 0;
     for (number, step) in steps.into_iter().enumerate() {
@@ -210,24 +214,23 @@ fn the_power_may_go_at_any_moment() {
             Step::Sync { file } => disks[file].sync(),
             Step::Published(id) => durable.push(id),
         }
-        for kind in [number % 6, (number / 6 + 3) % 6] {
+        for round in 0..each {
+            let (kind, seed) = ((number + round) % KINDS, number + round * 7919);
             cuts += 1;
-            if cuts > CUTS_MAX {
-                break;
-            }
             let copy = Scratch::new();
             std::fs::create_dir_all(copy.dir()).unwrap();
             for (file, disk) in FILES.iter().zip(&disks) {
-                std::fs::write(copy.dir().join(file), disk.after_loss(kind, number)).unwrap();
+                std::fs::write(copy.dir().join(file), disk.after_loss(kind, seed)).unwrap();
             }
             let found = runtime.block_on(found(copy.dir()));
             let lost: Vec<_> = durable.iter().filter(|id| !found.contains_key(id)).collect();
             assert!(
                 lost.is_empty(),
-                "cut {number}, kind {kind}: {lost:?} of {}",
+                "cut {number}, kind {kind}, seed {seed}: {lost:?} of {}",
                 durable.len()
             );
         }
     }
-    assert!(cuts >= CUTS_MAX, "{cuts}");
+    println!("{cuts} cuts of {} steps", cuts / each);
+    assert!(cuts >= cuts_wanted, "{cuts}");
 }
