@@ -1,14 +1,18 @@
 //! The program itself, as a process: what it says, how it ends, what it obeys, and what it never tells.
 
 mod commands;
+mod disk;
 mod events;
 mod explain;
 mod hono;
 mod kills;
 mod operators;
+mod orderly;
+mod ratios;
 mod run;
 mod secrecy;
 mod signals;
+mod stopped;
 mod watch;
 
 use std::net::SocketAddr;

@@ -65,10 +65,14 @@ impl Process {
 
     /// Sends a signal by its name without `SIG`.
     pub async fn signal(&self, name: &str) {
-        let id = self.child.id().expect("the process has ended already").to_string();
-        let command = format!("kill -s {name} {id}");
+        let command = format!("kill -s {name} {}", self.id());
         let sent = Command::new("sh").args(["-c", &command]).status().await.unwrap();
         assert!(sent.success(), "kill -s {name}");
+    }
+
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("the process has ended already")
     }
 
     /// Waits for the end and for everything written until then; returns the exit code.
@@ -204,12 +208,22 @@ impl Running {
         Running::from_file(&with_listeners(yaml), options, env).await
     }
 
+    /// Starts it by another program, such as strace, which becomes it or stands beside it.
+    pub async fn under(wrapper: &[&str], yaml: &str) -> Running {
+        Running::by(wrapper, &with_listeners(yaml), &[], &[]).await
+    }
+
     /// Starts it with a whole file; the first listener is the one whose address is kept.
     pub async fn from_file(yaml: &str, options: &[&str], env: &[(&str, &str)]) -> Running {
+        Running::by(&[], yaml, options, env).await
+    }
+
+    async fn by(wrapper: &[&str], yaml: &str, options: &[&str], env: &[(&str, &str)]) -> Running {
         let file = TestFile::new("hookward.yaml", yaml);
-        let mut args = vec!["run".as_ref(), file.path().as_os_str()];
-        args.extend(options.iter().map(OsStr::new));
-        let process = Process::start(HOOKWARD, &args, env);
+        let whole = wrapper.iter().chain([&HOOKWARD, &"run"]).map(OsStr::new);
+        let mut whole: Vec<&OsStr> = whole.chain([file.path().as_os_str()]).collect();
+        whole.extend(options.iter().map(OsStr::new));
+        let process = Process::start(whole[0], &whole[1..], env);
         let banner = process.stderr.has("everything else").await;
         Running {
             address: address_after(&banner, "webhooks").expect("no listener in the banner"),

@@ -1,7 +1,8 @@
 //! Killed at any moment, over and over, reloaded in between, under load and before a backend that comes and goes: what was
 //! answered 200 is delivered, and nothing is counted twice or lost.
 //!
-//! 100 cycles as a rule; `HOOKWARD_CYCLES` says otherwise for a long run.
+//! 100 cycles as a rule; for a long run `HOOKWARD_CYCLES` says otherwise, and `HOOKWARD_EVENTS` that it goes on until so
+//! many events were accepted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,9 +20,9 @@ const CONCURRENCY: usize = 8;
 
 /// What the senders know.
 #[derive(Default)]
-struct Sent {
+pub(super) struct Sent {
     next: AtomicUsize,
-    accepted: Mutex<HashSet<Vec<u8>>>,
+    pub(super) accepted: Mutex<HashSet<Vec<u8>>>,
     /// Sent without an answer: they may have been taken.
     unanswered: AtomicUsize,
 }
@@ -29,7 +30,7 @@ struct Sent {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_was_answered_is_lost() {
     // An order whose provider was told "taken" would never arrive.
-    let cycles = std::env::var("HOOKWARD_CYCLES").map_or(100, |count| count.parse().unwrap());
+    let (least, events) = (amount("HOOKWARD_CYCLES", 100), amount("HOOKWARD_EVENTS", 0));
     let folder = Folder::new();
     let well = Arc::new(AtomicBool::new(false));
     let flapping = Arc::clone(&well);
@@ -51,7 +52,8 @@ async fn nothing_that_was_answered_is_lost() {
         );
     let sent = Arc::new(Sent::default());
     let mut moment = 7_u64;
-    for cycle in 0..cycles {
+    let mut cycles = 0;
+    while cycles < least || sent.accepted.lock().unwrap().len() < events {
         let mut running = Running::start(&conf.yaml()).await;
         checkpoint(&running, &sent).await;
         let senders: Vec<_> = (0..SENDERS)
@@ -68,12 +70,13 @@ async fn nothing_that_was_answered_is_lost() {
         // Now and then in order: nobody may be told anything else than by a kill.
         running
             .process
-            .signal(if cycle % 5 == 4 { "TERM" } else { "KILL" })
+            .signal(if cycles % 5 == 4 { "TERM" } else { "KILL" })
             .await;
         running.process.end().await;
         for sender in senders {
             sender.await.unwrap();
         }
+        cycles += 1;
     }
     well.store(true, Ordering::SeqCst);
     let running = Running::start(&conf.yaml()).await;
@@ -85,8 +88,13 @@ async fn nothing_that_was_answered_is_lost() {
     judge(&upstream.seen(), &sent, cycles);
 }
 
+/// How much of something, unless the environment says otherwise.
+pub(super) fn amount(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |count| count.parse().unwrap())
+}
+
 /// Sends one event after another until nobody answers.
-async fn send(address: std::net::SocketAddr, sent: Arc<Sent>) {
+pub(super) async fn send(address: std::net::SocketAddr, sent: Arc<Sent>) {
     loop {
         let number = sent.next.fetch_add(1, Ordering::SeqCst);
         let event = Event::of("github", &format!("event-{number}"));
@@ -115,8 +123,8 @@ async fn exchange(address: std::net::SocketAddr, bytes: &[u8]) -> Option<u16> {
     std::str::from_utf8(&head[9..]).ok()?.parse().ok()
 }
 
-/// Accepted = delivered + dead + owed, and the events without an answer that were taken all the same.
-async fn checkpoint(running: &Running, sent: &Sent) {
+/// At every checkpoint: accepted = delivered + dead + owed, and the events without an answer that were taken all the same.
+pub(super) async fn checkpoint(running: &Running, sent: &Sent) {
     let (status, queue) = api(running.admin, "GET", "/api/queue", API_SECRET).await;
     assert_eq!(status, 200, "{queue}");
     let lanes = queue["lanes"].as_array().unwrap().iter();
@@ -126,7 +134,7 @@ async fn checkpoint(running: &Running, sent: &Sent) {
     assert!((accepted..=most).contains(&kept), "{kept} kept of {accepted} to {most}");
 }
 
-async fn empty(running: &Running) {
+pub(super) async fn empty(running: &Running) {
     for _ in 0..6000 {
         if owed(running).await == 0 {
             return;
@@ -137,7 +145,7 @@ async fn empty(running: &Running) {
 }
 
 /// Deliveries that have not ended.
-async fn owed(running: &Running) -> u64 {
+pub(super) async fn owed(running: &Running) -> u64 {
     let (_, queue) = api(running.admin, "GET", "/api/queue", API_SECRET).await;
     let lanes = queue["lanes"].as_array().unwrap().iter();
     let open = lanes.filter(|lane| {
