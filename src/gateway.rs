@@ -59,7 +59,7 @@ pub use shared::Shared;
 pub use trail::Trail;
 
 pub(crate) use admit::{Place as Active, subscriber};
-pub use head::{Framed, frame};
+pub use head::{Framed, ProxyHeader, frame};
 pub(crate) use head::{host, trailer};
 pub(crate) use respond::refuse_raw;
 pub(crate) use route::loosest as loosest_path;
@@ -224,7 +224,7 @@ impl Guard {
         let shared = &*self.shared;
 
         // Head: who asks, and in one meaning.
-        let head = head::Head::of(session, |address| rules.trusts(address));
+        let head = head::Head::of(session, rules.proxy_header(), |address| rules.trusts(address));
         trail.client(head.client);
         if session.is_http2() {
             head::frame_h2(session.req_header())?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clients;
 use super::data;
 use super::delivery;
 use super::file::{File, LogFormat, LogLevel, RouteFile, UpstreamFile};
@@ -145,6 +146,7 @@ fn build(file: &File, problems: &mut Problems, now: UnixMillis) -> Plan {
                 body_timeout: file.client.body_timeout.0,
                 body_rate: file.client.body_rate.0,
                 trusted_proxies: file.client.trusted_proxies.iter().map(|network| network.0).collect(),
+                proxy_header: clients::proxy_header(file),
             },
             in_flight_max: file.limits.in_flight.0.get() as usize,
             memory_bytes_max,

@@ -10,17 +10,25 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::file::{AllowFile, File, RouteFile};
+use super::file::{self, AllowFile, File, RouteFile};
 use super::path::KeyPath;
 use super::problem::Problems;
 use super::value::{Network, quoted};
-use crate::gateway::{Allow, ClientName};
+use crate::gateway::{Allow, ClientName, ProxyHeader};
 
 /// The largest file of addresses: some hundred thousand of them.
 const LIST_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Most lines of one file that are reported; nobody mends more at a time.
 const LINES_REPORTED: usize = 5;
+
+/// Where trusted proxies say for whom they speak.
+pub(super) fn proxy_header(file: &File) -> ProxyHeader {
+    match file.client.proxy_header {
+        file::ProxyHeader::XForwardedFor => ProxyHeader::XForwardedFor,
+        file::ProxyHeader::Forwarded => ProxyHeader::Forwarded,
+    }
+}
 
 /// Whom `route` hears; `None` when something about it is wrong.
 pub(super) fn allow(file: &File, route: &RouteFile, path: &KeyPath, problems: &mut Problems) -> Option<Allow> {

@@ -23,7 +23,7 @@ use super::settings::SettingFile;
 use super::value::{Address, Count, Date, Method, Name, Network, Rate, Size, Span, Switch, Written};
 use crate::providers::ProviderFile;
 
-pub use clients::{AllowFile, ClientCertificateFile};
+pub use clients::{AllowFile, ClientCertificateFile, ProxyHeader};
 pub use delivery::{
     ApiFile, DataFile, Deliver, DeliveryFile, DestinationFile, ExponentialFile, HistoryFile, ResignFile, RetryFile,
 };
@@ -132,8 +132,10 @@ pub struct ClientFile {
     pub connections_each: Count,
     /// Requests on one connection of HTTP/1.
     pub requests_each: Count,
-    /// Proxies in front of the gateway whose `x-forwarded-for` and `forwarded` are believed.
+    /// Proxies in front of the gateway that are believed when they say for whom they speak.
     pub trusted_proxies: Vec<Network>,
+    /// Where they say it.
+    pub proxy_header: ProxyHeader,
 }
 
 /// `limits`: what the process as a whole may be made to do.
@@ -323,6 +325,7 @@ impl Default for ClientFile {
             connections_each: count(1000),
             requests_each: count(100_000),
             trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::XForwardedFor,
         }
     }
 }

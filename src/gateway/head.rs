@@ -20,6 +20,8 @@ use super::refusal::Reason;
 use crate::event::Sender;
 use client::Spoken;
 
+pub use client::ProxyHeader;
+
 /// More header lines than this are refused.
 const HEADERS_MAX: usize = 100;
 
@@ -278,36 +280,39 @@ fn is_look_alike(name: &[u8], real: &[u8]) -> bool {
 pub(crate) struct Head {
     /// The address that connected.
     pub(crate) peer: IpAddr,
-    /// Whether it is a proxy that may speak for others.
-    pub(crate) peer_trusted: bool,
+    /// Whether it is a proxy that may speak for others, and in which way.
+    spokesman: Option<ProxyHeader>,
     /// The client behind all trusted proxies; the peer where that is not known.
     pub(crate) client: IpAddr,
     /// Whether it is known. Otherwise a trusted proxy speaks for somebody, and does not say for whom.
     client_known: bool,
-    /// Whether the connection is encrypted.
-    pub(crate) tls: bool,
+    /// Whether the client's connection is encrypted.
+    tls: bool,
 }
 
 impl Head {
-    /// Reads the connection's side of the head. `trusted` tells which addresses are proxies of ours.
-    pub(crate) fn of(session: &ServerSession, trusted: impl Fn(IpAddr) -> bool) -> Self {
+    /// Reads the connection's side of the head. `trusted` tells which addresses are proxies of ours, which speak for others
+    /// in `header`.
+    pub(crate) fn of(session: &ServerSession, header: ProxyHeader, trusted: impl Fn(IpAddr) -> bool) -> Self {
         let address = session.client_addr().and_then(|address| address.as_inet());
         // A connection without an address (a Unix socket, a test's pipe) counts as one local client.
         let peer = address.map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip().to_canonical());
-        let peer_trusted = trusted(peer);
-        let spoken = match peer_trusted {
-            true => client::behind(&session.req_header().headers, &trusted),
-            false => Spoken::Itself,
+        let spokesman = trusted(peer).then_some(header);
+        let spoken = match spokesman {
+            Some(header) => client::behind(&session.req_header().headers, header, trusted),
+            None => Spoken::Itself,
+        };
+        let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let (client, tls) = match spoken {
+            Spoken::For(client, said) => (client, said.unwrap_or(tls)),
+            Spoken::Itself | Spoken::Nobody => (peer, tls),
         };
         Head {
             peer,
-            peer_trusted,
-            client: match spoken {
-                Spoken::For(client) => client,
-                Spoken::Itself | Spoken::Nobody => peer,
-            },
+            spokesman,
+            client,
             client_known: spoken != Spoken::Nobody,
-            tls: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
+            tls,
         }
     }
 }
@@ -318,11 +323,15 @@ impl Head {
         self.client_known.then_some(self.client)
     }
 
-    /// Who sent it, for `x-forwarded-*`.
+    /// Who sent it, for `x-forwarded-*`. Where proxies speak in `Forwarded`, that family is a stranger's, and what it would
+    /// say is told of the client that was named.
     pub(crate) fn sender(&self) -> Sender {
         Sender {
-            peer: self.peer,
-            trusted: self.peer_trusted,
+            peer: match self.spokesman {
+                Some(ProxyHeader::Forwarded) => self.client,
+                _ => self.peer,
+            },
+            trusted: self.spokesman == Some(ProxyHeader::XForwardedFor),
             tls: self.tls,
         }
     }

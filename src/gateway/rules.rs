@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::admit::{Allow, Budget, ClientLimit, Places, Rate};
 use super::body::Bounds;
+use super::head::ProxyHeader;
 use super::register::{RegisterSettings, Registration};
 use super::replay::ReplayPolicy;
 use super::route::Table;
@@ -57,8 +58,10 @@ pub struct ClientSettings {
     pub body_timeout: Duration,
     /// Bytes a second below which a body is too slow.
     pub body_rate: u64,
-    /// Proxies whose `x-forwarded-for` and `forwarded` are believed.
+    /// Proxies that are believed when they say for whom they speak.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where they say it.
+    pub proxy_header: ProxyHeader,
 }
 
 /// One route.
@@ -265,6 +268,11 @@ impl Rules {
     /// What callers of the operators' API prove themselves with.
     pub(crate) fn operators(&self) -> &[KeyedSecret] {
         &self.operators
+    }
+
+    /// Where trusted proxies say for whom they speak.
+    pub(super) fn proxy_header(&self) -> ProxyHeader {
+        self.client.proxy_header
     }
 
     /// Webhooks of one client that may be on their way without proof.

@@ -21,6 +21,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use sha2::{Digest, Sha256};
 
+use crate::gateway::ClientName;
+
 /// Sessions of TLS 1.2 clients that know no tickets.
 const SESSIONS_KEPT: usize = 4096;
 
@@ -200,10 +202,14 @@ pub(super) fn agreed(connection: &ServerConnection) -> SslDigest {
     let names = client
         .and_then(|der| webpki::EndEntityCert::try_from(der).ok())
         .map(|certificate| {
-            let names = certificate.valid_dns_names().chain(certificate.valid_uri_names());
             // A URI may hold anything; one with a line end would be two names.
-            let names = names.filter(|name| name.bytes().all(|b| b.is_ascii_graphic()));
-            names.take(NAMES_MAX).collect::<Vec<_>>().join("\n")
+            let plain = |name: &&str| name.bytes().all(|b| b.is_ascii_graphic());
+            let dns = certificate.valid_dns_names().filter(plain);
+            let uris = certificate.valid_uri_names().filter(plain);
+            let names = dns.map(|name| ClientName::Dns(name.to_owned()));
+            let names = names.chain(uris.map(|uri| ClientName::Uri(uri.to_owned())));
+            let names: Vec<_> = names.take(NAMES_MAX).map(|name| name.to_string()).collect();
+            names.join("\n")
         });
     let print = client.map(|der| Sha256::digest(der).to_vec()).unwrap_or_default();
     SslDigest::new(

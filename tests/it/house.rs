@@ -80,7 +80,7 @@ fn every_room_has_its_place() {
 }
 
 /// What a step may know of other steps, besides refusals and the trail that it leaves its notes in.
-const STEPS_KNOWN: [(&str, &str, &str); 12] = [
+const STEPS_KNOWN: [(&str, &str, &str); 13] = [
     ("body", "admit", "bodies are held in the memory that admission gave"),
     ("body", "head", "the length and the expectation of the head"),
     (
@@ -91,6 +91,7 @@ const STEPS_KNOWN: [(&str, &str, &str); 12] = [
     ("respond", "head", "what kind of answer the request can take"),
     ("rules", "admit", "rules are where the steps' settings come together"),
     ("rules", "body", "rules are where the steps' settings come together"),
+    ("rules", "head", "rules are where the steps' settings come together"),
     ("rules", "register", "rules are where the steps' settings come together"),
     ("rules", "replay", "rules are where the steps' settings come together"),
     ("rules", "route", "rules are where the steps' settings come together"),

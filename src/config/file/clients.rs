@@ -1,4 +1,4 @@
-//! The keys of a route that say whom it hears at all, as a user types them.
+//! The keys that say who clients are and whom a route hears at all, as a user types them.
 
 use std::path::PathBuf;
 
@@ -22,4 +22,14 @@ pub struct AllowFile {
 pub struct ClientCertificateFile {
     /// DNS names or URIs; it has to be for one of them.
     pub names: Vec<String>,
+}
+
+/// `client.proxy_header`: where trusted proxies say for whom they speak.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyHeader {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded`, RFC 7239.
+    Forwarded,
 }

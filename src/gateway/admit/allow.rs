@@ -4,6 +4,7 @@
 //! for handshakes that come unsigned by design as well. A client whose address is not known, because a trusted proxy
 //! speaks for it and does not say whom it speaks for, is on no list.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ impl Allow {
         }
     }
 
-    /// Judges the verified certificate of a client by the names in it; `None`: it showed no certificate.
+    /// Judges the verified certificate of a client by the names in it, each as [`ClientName`] prints it.
     ///
     /// # Errors
     /// [`Reason::Certificate`].
@@ -64,11 +65,26 @@ pub enum ClientName {
     Uri(String),
 }
 
+const DNS: &str = "dns:";
+const URI: &str = "uri:";
+
 impl ClientName {
+    /// A URI that reads like a DNS name is none: who may have the one signed need not own the other.
     fn is(&self, shown: &str) -> bool {
         match self {
-            ClientName::Dns(name) => name.eq_ignore_ascii_case(shown),
-            ClientName::Uri(uri) => uri == shown,
+            ClientName::Dns(name) => shown
+                .strip_prefix(DNS)
+                .is_some_and(|dns| name.eq_ignore_ascii_case(dns)),
+            ClientName::Uri(name) => shown.strip_prefix(URI).is_some_and(|uri| name == uri),
+        }
+    }
+}
+
+impl fmt::Display for ClientName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientName::Dns(name) => write!(f, "{DNS}{name}"),
+            ClientName::Uri(uri) => write!(f, "{URI}{uri}"),
         }
     }
 }
@@ -200,20 +216,24 @@ mod tests {
         );
         let judged = |shown: &[&str]| allow.certificate(shown.iter().copied());
         for good in [
-            &["hooks.example.com"][..],
-            &["HOOKS.example.COM"],
-            &["x", "hooks.example.com"],
-            &["spiffe://example.com/a"],
+            &["dns:hooks.example.com"][..],
+            &["dns:HOOKS.example.COM"],
+            &["x", "dns:hooks.example.com"],
+            &["uri:spiffe://example.com/a"],
         ] {
             assert_eq!(judged(good), Ok(()), "{good:?}");
         }
         for wrong in [
             &[][..],
             &[""],
-            &["*.example.com"],
-            &["a.hooks.example.com"],
-            &["hooks.example.com."],
-            &["spiffe://example.com/A"],
+            &["dns:"],
+            &["hooks.example.com"],
+            &["uri:hooks.example.com"],
+            &["dns:spiffe://example.com/a"],
+            &["dns:*.example.com"],
+            &["dns:a.hooks.example.com"],
+            &["dns:hooks.example.com."],
+            &["uri:spiffe://example.com/A"],
         ] {
             assert_eq!(judged(wrong), Err(Reason::Certificate), "{wrong:?}");
         }

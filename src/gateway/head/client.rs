@@ -1,80 +1,89 @@
-//! For whom a trusted proxy speaks, by `X-Forwarded-For` or `Forwarded` (RFC 7239).
+//! For whom a trusted proxy speaks, by `X-Forwarded-For` or by `Forwarded` (RFC 7239).
 //!
-//! Every proxy adds to the right end of these lists whom it got the request from; what is further left came from there,
-//! and in the end from whoever likes to invent something. So lists are read from the right, over the proxies that are
-//! ours, to the first address that is not: the client. A list that cannot be read to that point names nobody, and
-//! nothing left of it is believed. Nor does anybody count when both headers are there and name two clients: one of
-//! them was written by a stranger, and nobody can say which.
+//! Every proxy adds to the right end of the list whom it got the request from; what is further left came from there, and
+//! in the end from whoever likes to invent something. So a list is read from the right, over the proxies that are ours,
+//! to the first address that is not: the client. A list that cannot be read to that point names nobody, and nothing
+//! left of it is believed. Which of the two headers the proxies write is configured: a proxy that knows one of them
+//! passes the other on as it came, from a stranger.
 
 use std::net::IpAddr;
 
 use http::HeaderMap;
 
+/// The header in which trusted proxies say for whom they speak; the other one is not looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded`.
+    Forwarded,
+}
+
 /// Whom a trusted proxy speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spoken {
-    /// For a client.
-    For(IpAddr),
+    /// For a client, which spoke TLS or not if that was said.
+    For(IpAddr, Option<bool>),
     /// For itself, or another proxy of ours.
     Itself,
     /// For somebody it does not name.
     Nobody,
 }
 
-/// Reads both headers. `trusted` tells which addresses are proxies of ours.
-pub(super) fn behind(headers: &HeaderMap, trusted: &impl Fn(IpAddr) -> bool) -> Spoken {
-    let older = chain(headers, "x-forwarded-for", trusted, addresses);
-    let newer = chain(headers, "forwarded", trusted, elements);
-    match (older, newer) {
-        (None, None) => Spoken::Itself,
-        (Some(spoken), None) | (None, Some(spoken)) => spoken,
-        (Some(older), Some(newer)) if older == newer => older,
-        (Some(_), Some(_)) => Spoken::Nobody,
-    }
-}
+/// What reads one line.
+type Read = fn(&[u8]) -> Vec<Node>;
 
-/// The nodes that one line names, from left to right; `None` for one that names no address, or for a line that
-/// cannot be read.
-type Nodes = Vec<Option<IpAddr>>;
-
-/// Reads one of the headers; `None` when it is not there. Several lines are one list.
-fn chain(
-    headers: &HeaderMap,
-    name: &str,
-    trusted: &impl Fn(IpAddr) -> bool,
-    read: fn(&[u8]) -> Nodes,
-) -> Option<Spoken> {
-    let mut lines = headers.get_all(name).into_iter().rev().peekable();
-    lines.peek()?;
+/// Reads the header. `trusted` tells which addresses are proxies of ours.
+pub(super) fn behind(headers: &HeaderMap, header: ProxyHeader, trusted: impl Fn(IpAddr) -> bool) -> Spoken {
+    let (name, read): (_, Read) = match header {
+        ProxyHeader::XForwardedFor => ("x-forwarded-for", addresses),
+        ProxyHeader::Forwarded => ("forwarded", elements),
+    };
+    // Several lines are one list.
+    let lines = headers.get_all(name).into_iter().rev();
     for node in lines.flat_map(|line| read(line.as_bytes()).into_iter().rev()) {
-        match node {
-            None => return Some(Spoken::Nobody),
-            Some(address) if !trusted(address) => return Some(Spoken::For(address)),
+        match node.address {
+            None => return Spoken::Nobody,
+            Some(address) if !trusted(address) => return Spoken::For(address, node.tls),
             Some(_) => {}
         }
     }
-    Some(Spoken::Itself)
+    Spoken::Itself
+}
+
+/// One entry of a list.
+#[derive(Clone, Copy, Debug, Default)]
+struct Node {
+    /// `None`: it names no address, or cannot be read.
+    address: Option<IpAddr>,
+    /// Whether it came over TLS, if that is said.
+    tls: Option<bool>,
 }
 
 /// `X-Forwarded-For`: addresses between commas.
-fn addresses(line: &[u8]) -> Nodes {
+fn addresses(line: &[u8]) -> Vec<Node> {
     let address = |entry: &[u8]| {
         let entry = std::str::from_utf8(entry).ok()?.trim();
         entry.parse::<IpAddr>().ok().map(|address| address.to_canonical())
     };
-    line.split(|b| *b == b',').map(address).collect()
+    let node = |entry| Node {
+        address: address(entry),
+        tls: None,
+    };
+    line.split(|b| *b == b',').map(node).collect()
 }
 
 /// `Forwarded`: elements between commas, each of pairs between semicolons.
 ///
 /// A line is read from its beginning, because only from there it is known what is inside of quotes. Quotes that somebody
 /// left open swallow what a proxy added behind them, or break it; either way the line cannot be read.
-fn elements(line: &[u8]) -> Nodes {
+fn elements(line: &[u8]) -> Vec<Node> {
     let mut nodes = Vec::new();
     let mut rest = line;
     loop {
         let Some((node, after)) = element(rest) else {
-            return vec![None];
+            return vec![Node::default()];
         };
         nodes.push(node);
         match after.split_first() {
@@ -85,8 +94,9 @@ fn elements(line: &[u8]) -> Nodes {
 }
 
 /// Reads one element: whom it is for, and what follows, beginning with a comma or empty. `None` when it is none.
-fn element(bytes: &[u8]) -> Option<(Option<IpAddr>, &[u8])> {
+fn element(bytes: &[u8]) -> Option<(Node, &[u8])> {
     let mut node = None;
+    let mut proto = None;
     let mut rest = bytes;
     loop {
         rest = rest.trim_ascii_start();
@@ -94,20 +104,26 @@ fn element(bytes: &[u8]) -> Option<(Option<IpAddr>, &[u8])> {
         if !rest.is_empty() && !rest.starts_with(b";") && !rest.starts_with(b",") {
             let (name, value, after) = pair(rest)?;
             if name.eq_ignore_ascii_case(b"for") {
-                // Twice: one of the two is somebody else's.
-                if node.is_some() {
-                    return None;
-                }
-                node = Some(address(&value));
+                node = once(node, address(&value))?;
+            } else if name.eq_ignore_ascii_case(b"proto") {
+                proto = once(proto, value.eq_ignore_ascii_case(b"https"))?;
             }
             rest = after.trim_ascii_start();
         }
         match rest.split_first() {
             Some((b';', after)) => rest = after,
-            None | Some((b',', _)) => return Some((node.flatten(), rest)),
+            None | Some((b',', _)) => {
+                let (address, tls) = (node.flatten(), proto);
+                return Some((Node { address, tls }, rest));
+            }
             Some(_) => return None,
         }
     }
+}
+
+/// `value`, unless there is one already: one of the two is somebody else's.
+fn once<T>(known: Option<T>, value: T) -> Option<Option<T>> {
+    known.is_none().then_some(Some(value))
 }
 
 /// Reads `name=value`, the value a token or in quotes.
@@ -198,7 +214,9 @@ mod tests {
         for line in lines {
             headers.append("forwarded", line.parse().unwrap());
         }
-        behind(&headers, &|address: IpAddr| address.to_string().starts_with("10."))
+        behind(&headers, ProxyHeader::Forwarded, |address| {
+            address.to_string().starts_with("10.")
+        })
     }
 
     proptest! {
@@ -220,9 +238,9 @@ mod tests {
                 false => vec![before, word[form].clone()],
             };
             let spoken = spoken(&lines);
-            let client = Spoken::For(CLIENT.parse().unwrap());
+            let is_client = matches!(spoken, Spoken::For(address, _) if address.to_string() == CLIENT);
             // In a line of its own nothing can touch it; behind other text it is read rightly, or the line is not.
-            prop_assert!(spoken == client || (joined && spoken == Spoken::Nobody), "{:?}: {:?}", lines, spoken);
+            prop_assert!(is_client || (joined && spoken == Spoken::Nobody), "{:?}: {:?}", lines, spoken);
         }
 
         #[test]

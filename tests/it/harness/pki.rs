@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, SanType};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -42,8 +42,24 @@ impl Authority {
     pub fn issue(&self, name: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([name.to_owned()]).unwrap();
+        self.sign(params, &key)
+    }
+
+    /// A certificate with these DNS names and URIs among its subject's alternative names, and this common name.
+    pub fn issue_as(&self, dns: &[&str], uris: &[&str], common: &str) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        let dns = dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap()));
+        let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+        params.subject_alt_names = dns.chain(uris).collect();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common);
+        self.sign(params, &key)
+    }
+
+    fn sign(&self, params: CertificateParams, key: &KeyPair) -> Identity {
         Identity {
-            certificate: params.signed_by(&key, &self.0).unwrap().pem(),
+            certificate: params.signed_by(key, &self.0).unwrap().pem(),
             key: key.serialize_pem(),
         }
     }
