@@ -77,6 +77,8 @@ pub struct EventFacts {
     pub kind: Option<Selector>,
     /// The provider's name for one attempt, a label.
     pub delivery: Option<HeaderName>,
+    /// How two events can be the same bytes; a route then lets repeats through, unless it says otherwise.
+    pub alike: Option<String>,
 }
 
 /// What identifies an event, over all of its retries.

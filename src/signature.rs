@@ -63,7 +63,7 @@ pub use pinned::PinnedUrl;
 pub use proof::{Failure, Proof, Strength};
 pub use pubkey::{EcdsaForm, PrivateKey, PublicKey, PublicKeyError, PublicKeyForm, SignatureAlgorithm};
 pub use scheme::{Scheme, SchemeError};
-pub use sign::{Draft, Signed, sign, sign_request};
+pub use sign::{Draft, Signed, fitting_id, sign, sign_request};
 pub use timestamp::Unit;
 pub use verify::{Head, Verifier, VerifierOptions};
 pub use wanted::{FetchedKey, KeySource, Unreadable};

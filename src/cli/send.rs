@@ -7,13 +7,19 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use http::HeaderMap;
+use zeroize::Zeroizing;
 
 use super::{SecretArgs, client, say, secret_required, sign};
 use crate::clock::{Clock, UnixMillis};
-use crate::signature::Draft;
+use crate::providers::Provider;
+use crate::secret::Secret;
+use crate::signature::{self, Draft, Signed, Strength, fitting_id};
 
 /// How old a stale event is signed to be.
 const STALE: Duration = Duration::from_secs(60 * 60);
+
+/// How many letters of a secret are changed, one at a time, before a forgery of another kind is sent.
+const LETTERS_TRIED: usize = 16;
 
 #[derive(Args)]
 #[command(group = secret_required())]
@@ -38,7 +44,7 @@ pub(super) struct Send {
 #[derive(Args)]
 #[group(multiple = false)]
 struct Fault {
-    /// Change the body after it was signed
+    /// Change the body after it was signed; of providers that do not sign it, use another secret
     #[arg(long)]
     forge: bool,
     /// Send the very same request twice
@@ -74,20 +80,31 @@ impl Send {
             body: &body,
             public_url: Some(&public_url),
             settings: &settings,
-            id: &format!("msg_{id}"),
+            id: &fitting_id(&provider.scheme, &format!("msg_{id}")),
             now: signed_at,
         };
-        let signed = sign::sign(&provider, &self.secret.read()?, &draft)?;
+        let secret = self.secret.read()?;
+        let mut signed = sign::sign(&provider, &secret, &draft)?;
+        let guessed = match self.fault.forge && provider.scheme.strength() == Strength::Authenticated {
+            true => guess(&provider, &secret, &draft, &signed),
+            false => None,
+        };
+        let by_secret = guessed.is_some();
+        signed = guessed.unwrap_or(signed);
         let url = sign::with_query(&self.url, signed.query.as_deref());
         for (name, value) in signed.headers {
             headers.insert(name, value.try_into()?);
         }
         body = signed.body.unwrap_or(body);
-        if self.fault.forge {
+        if self.fault.forge && !by_secret {
             forge(&mut body);
         }
         let stamped = provider.scheme.tolerance().is_some();
         match &self.fault {
+            Fault { forge: true, .. } if by_secret => say(format_args!(
+                "Sending an event under another secret: what {} signs does not cover the body.",
+                provider.title
+            ))?,
             Fault { forge: true, .. } => say("Sending a body that was changed after it was signed.")?,
             Fault { stale: true, .. } if stamped => say("Sending an event signed an hour ago.")?,
             Fault { stale: true, .. } => say(format_args!(
@@ -119,6 +136,25 @@ fn forge(body: &mut Vec<u8>) {
         Some(last) => *last ^= 1,
         None => body.push(b' '),
     }
+}
+
+/// The event as somebody would sign it who has the secret but for one letter; `None` where that signs nothing, as with
+/// private keys.
+fn guess(provider: &Provider, secret: &Secret, draft: &Draft<'_>, genuine: &Signed) -> Option<Signed> {
+    let text = secret.expose();
+    (0..text.len().min(LETTERS_TRIED)).find_map(|at| {
+        let mut other = Zeroizing::new(text.to_vec());
+        let letter = other.get_mut(at)?;
+        *letter = match *letter {
+            b'0'..=b'8' | b'a'..=b'e' | b'A'..=b'E' => letter.saturating_add(1),
+            b'9' => b'0',
+            b'f' => b'a',
+            b'F' => b'A',
+            _ => b'x',
+        };
+        let signed = signature::sign_request(&provider.scheme, &Secret::new(other.as_slice()).ok()?, draft).ok()?;
+        (signed != *genuine).then_some(signed)
+    })
 }
 
 fn exchange(clock: &Clock, url: &str, headers: &HeaderMap, body: &[u8], expected: &str) -> anyhow::Result<u16> {

@@ -70,7 +70,10 @@ impl Sign {
     pub(super) fn execute(self) -> anyhow::Result<ExitCode> {
         let provider = find(&self.provider)?;
         let body = read(&self.body)?;
-        let id = self.id.clone().map_or_else(new_id, Ok)?;
+        let id = match &self.id {
+            Some(id) => id.clone(),
+            None => signature::fitting_id(&provider.scheme, &new_id()?),
+        };
         let now = self
             .timestamp
             .map_or_else(|| Clock::system().wall(), UnixMillis::from_seconds);

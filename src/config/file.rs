@@ -242,9 +242,8 @@ pub struct RouteFile {
     /// What this route may take.
     #[serde(default)]
     pub limits: RouteLimitsFile,
-    /// How long a repeat is recognised, or `off`.
-    #[serde(default)]
-    pub replay: Switch<RouteReplayFile>,
+    /// How long a repeat is recognised, or `off`; absent: on, unless the provider's events can be alike.
+    pub replay: Option<Switch<RouteReplayFile>>,
     /// Confirms subscriptions that the provider asks about; otherwise the question goes to the upstream.
     #[serde(default)]
     pub confirm: bool,
@@ -297,8 +296,8 @@ pub struct RouteLimitsFile {
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteReplayFile {
-    /// How long an event that was taken is remembered.
-    pub keep: Span,
+    /// How long an event that was taken is remembered; without it a day, and never less than twice the tolerance.
+    pub keep: Option<Span>,
     /// How long a repeat waits for the first one, when that is still in flight.
     pub wait: Span,
 }
@@ -380,16 +379,9 @@ impl Default for RouteLimitsFile {
 impl Default for RouteReplayFile {
     fn default() -> Self {
         RouteReplayFile {
-            keep: seconds(24 * 60 * 60),
+            keep: None,
             wait: seconds(5),
         }
-    }
-}
-
-/// On, as every route is protected unless it says otherwise.
-impl Default for Switch<RouteReplayFile> {
-    fn default() -> Self {
-        Switch::On(RouteReplayFile::default())
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::clients;
 use super::delivery;
-use super::file::{File, RouteFile, SecretFile};
+use super::file::{File, RouteFile, RouteReplayFile, SecretFile};
 use super::path::KeyPath;
 use super::problem::Problems;
 use super::register::{self, Listed};
@@ -397,23 +397,36 @@ fn verifier(
     }
 }
 
+/// How long an event is remembered where nothing else is said, and its provider allows no more time than half of that.
+const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
 fn replay(route: &RouteFile, path: &KeyPath, provider: &Provider, problems: &mut Problems) -> ReplayPolicy {
-    let Switch::On(replay) = &route.replay else {
-        problems.warning(
-            &path.key("replay"),
-            "is off: a captured request is forwarded as often as it is sent",
-        );
-        return ReplayPolicy::Off;
+    let key = path.key("replay");
+    let unsaid = RouteReplayFile::default();
+    let replay = match (&route.replay, &provider.event.alike) {
+        (Some(Switch::On(replay)), _) => replay,
+        (Some(Switch::Off), _) => {
+            problems.warning(&key, "is off: a captured request is forwarded as often as it is sent");
+            return ReplayPolicy::Off;
+        }
+        (None, Some(why)) => {
+            let off = format!("is off, as {}'s events can be alike: {why}", provider.title);
+            let problem = problems.warning(&key, off);
+            problem.suggest("to take equal requests for one all the same, write `replay: { keep: 10m }`");
+            return ReplayPolicy::Off;
+        }
+        (None, None) => &unsaid,
     };
     let tolerance = route.tolerance.map(|span| span.0).or(provider.scheme.tolerance());
     let shortest = tolerance.unwrap_or(Duration::ZERO).saturating_mul(2);
-    if replay.keep.0 < shortest {
+    let keep = replay.keep.map_or(KEEP.max(shortest), |keep| keep.0);
+    if keep < shortest {
         let message = "is shorter than twice the tolerance: a repeat could be forgotten while its signature is good";
-        let problem = problems.error(&path.key("replay").key("keep"), message);
+        let problem = problems.error(&key.key("keep"), message);
         problem.suggest(format!("{}s or more", shortest.as_secs()));
     }
     ReplayPolicy::Guard {
-        keep: replay.keep.0,
+        keep,
         wait: replay.wait.0,
     }
 }

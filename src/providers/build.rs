@@ -72,7 +72,18 @@ fn build_event(file: &EventFile, scheme: &Scheme) -> Result<EventFacts, SchemeEr
         None => None,
         Some(label) => Some(header_name("delivery.header", &label.header)?),
     };
-    Ok(EventFacts { id, kind, delivery })
+    if file.alike.is_some() && !matches!(id, EventId::Unsigned(_)) {
+        return Err(SchemeError::new(
+            "alike",
+            "events that have a signed id are never alike",
+        ));
+    }
+    Ok(EventFacts {
+        id,
+        kind,
+        delivery,
+        alike: file.alike.clone(),
+    })
 }
 
 /// An event id decides what counts as a repetition, so it has to be something that the signature covers.

@@ -78,6 +78,8 @@ pub struct EventFile {
     pub kind: Option<SelectorFile>,
     /// The provider's name for one attempt; a label for logs.
     pub delivery: Option<LabelFile>,
+    /// How two events can be the same bytes, where they can: then nothing tells a new one from a repeat.
+    pub alike: Option<String>,
 }
 
 /// Exactly one of the five.

@@ -5,9 +5,15 @@
 //! signed. From each accepted vector further rejections are derived: whatever is changed in it has to be noticed.
 
 #[cfg(test)]
+mod crossed;
+#[cfg(test)]
 mod mutated;
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod spoilt;
+#[cfg(test)]
+mod unsigned;
 
 use std::collections::BTreeMap;
 use std::fs;

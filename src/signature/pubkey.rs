@@ -15,6 +15,7 @@ mod jwk;
 mod private;
 mod read;
 mod roca;
+mod rsa_sha1;
 
 use std::fmt;
 

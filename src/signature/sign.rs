@@ -21,6 +21,7 @@ use super::pubkey::PrivateKey;
 use super::recipe::Recipe;
 use super::scheme::{Plan, Scheme};
 use super::source::{Reader, Source};
+use super::template::Rule;
 use super::token::Bearer;
 use super::verify::Material;
 use super::whole::{computed, joined};
@@ -152,6 +153,19 @@ pub fn sign_request(scheme: &Scheme, secret: &Secret, draft: &Draft<'_>) -> Resu
     };
     signed.headers.extend(scheme.require.iter().cloned());
     Ok(signed)
+}
+
+/// An id that the scheme can sign, made of `text`: letters and digits of which most schemes take any number.
+pub fn fitting_id(scheme: &Scheme, text: &str) -> String {
+    let rule = match &scheme.plan {
+        Plan::Recipe(recipe) => recipe.id.as_ref().map(|(_, rule)| *rule),
+        Plan::Bearer(_) | Plan::Jwt(_) | Plan::Native(_) => None,
+    };
+    match rule {
+        Some(Rule::Width(bytes)) => text.chars().cycle().take(bytes).collect(),
+        Some(Rule::Without(end)) => text.chars().filter(|letter| *letter != char::from(end)).collect(),
+        Some(Rule::Free) | None => text.to_owned(),
+    }
 }
 
 /// A draft on its way to a signed request.

@@ -1,20 +1,25 @@
 //! Every built-in provider through one running gateway: what `hookward sign` signs is accepted, and nothing changed is.
 //!
-//! One configuration with a route for each of them, as `hookward providers NAME` shows it. Providers whose signatures
-//! need a private key that only they have, or a key that they publish, are tested where those are made.
+//! One configuration with a route for each of them, as `hookward providers NAME` shows it; private keys are those of the
+//! tests. Providers that publish their keys are tested where those are made.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hookward::clock::UnixMillis;
 use hookward::providers::{Provider, builtin};
 use hookward::secret::Secret;
 use hookward::signature::{
-    Draft, KeyedSecret, PublicUrl, Settings, Signed, Strength, Verifier, VerifierOptions, sign_request,
+    Draft, Head, KeyedSecret, PublicUrl, Settings, Signed, Strength, Verifier, VerifierOptions, fitting_id,
+    sign_request,
 };
+use serde_json::json;
 
 use crate::harness::{Client, Gateway, NOW, Upstream};
 
-/// Secrets in every form that providers show them in; the first that fits is a route's.
+/// Secrets in every form that providers show them in.
 const SECRETS: [&str; 5] = [
     "an-example-of-a-secret-of-some-length",
     "5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e",
@@ -23,10 +28,63 @@ const SECRETS: [&str; 5] = [
     "hookward:an-example-of-a-password",
 ];
 
+/// Private keys with their public halves.
+const PAIRS: [(&str, &str); 3] = [
+    (
+        include_str!("../keys/ed25519.pem"),
+        include_str!("../keys/ed25519.pub.pem"),
+    ),
+    (include_str!("../keys/p256.pem"), include_str!("../keys/p256.pub.pem")),
+    (
+        include_str!("../keys/rsa2048.pem"),
+        include_str!("../keys/rsa2048.pub.pem"),
+    ),
+];
+
+/// Nobody but these can sign for them: the gateway takes their keys from where they publish them.
+const PUBLISHED: [&str; 7] = [
+    "aws-sns",
+    "constant-contact",
+    "fireblocks",
+    "google-pubsub",
+    "kinde",
+    "neon-auth",
+    "paypal",
+];
+
+/// What signs, and what verifies: the same, or a public key in every form that operators are shown one in. The first of
+/// them that fits is a route's.
+fn keys() -> Vec<(String, String)> {
+    let mut keys: Vec<_> = SECRETS.map(|secret| (secret.to_owned(), secret.to_owned())).to_vec();
+    for (private, public) in PAIRS {
+        let text: String = public.lines().filter(|line| !line.starts_with('-')).collect();
+        let der = STANDARD.decode(text).unwrap();
+        let tail = |bytes: usize| &der[der.len() - bytes..];
+        let (last, url) = (tail(32), |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes));
+        let jwk = match der.len() {
+            44 => json!({ "kty": "OKP", "crv": "Ed25519", "x": url(last) }),
+            91 => json!({ "kty": "EC", "crv": "P-256", "x": url(&tail(64)[..32]), "y": url(last) }),
+            // Behind the modulus stand the five bytes of its exponent.
+            _ => json!({ "kty": "RSA", "n": url(&tail(261)[..256]), "e": "AQAB" }),
+        };
+        let spellings = [
+            public.to_owned(),
+            STANDARD.encode(&der),
+            hex::encode(last),
+            STANDARD.encode(last),
+            url(last),
+            jwk.to_string(),
+        ];
+        keys.extend(spellings.map(|spelling| (private.to_owned(), spelling)));
+    }
+    keys
+}
+
 /// A provider's sample, signed.
 struct Event {
     provider: &'static Provider,
-    secret: &'static str,
+    /// What the route has.
+    secret: String,
     head: String,
     body: Vec<u8>,
 }
@@ -35,12 +93,18 @@ fn public_url(provider: &Provider) -> PublicUrl {
     PublicUrl::parse(&format!("https://hooks.example.com/webhooks/{}", provider.id)).unwrap()
 }
 
+fn value_of(setting: &str) -> String {
+    match setting {
+        // The app's own URL, which that of a route is below.
+        "base_url" => "https://hooks.example.com".to_owned(),
+        other => format!("value-of-{other}"),
+    }
+}
+
 fn settings(provider: &Provider) -> Settings {
     let mut settings = Settings::default();
     for name in provider.settings.keys() {
-        settings
-            .insert(name, Secret::new(format!("value-of-{name}")).unwrap())
-            .unwrap();
+        settings.insert(name, Secret::new(value_of(name)).unwrap()).unwrap();
     }
     settings
 }
@@ -61,13 +125,13 @@ fn event(provider: &'static Provider) -> Option<Event> {
         body: &sample.body,
         public_url: Some(&url),
         settings: &settings,
-        id: "msg_a1b2c3d4e5f6a1b2c3d4e5f6",
+        id: &fitting_id(&provider.scheme, "msg_a1b2c3d4e5f6a1b2c3d4e5f6"),
         now: NOW,
     };
-    let fits = |secret: &&&'static str| {
+    let verifies = |key: &str, signed: &Signed| {
         let keyed = KeyedSecret {
             id: "key".into(),
-            secret: Secret::new(**secret).unwrap(),
+            secret: Secret::new(key).unwrap(),
             until: None,
         };
         let options = VerifierOptions {
@@ -75,10 +139,13 @@ fn event(provider: &'static Provider) -> Option<Event> {
             settings: settings.clone(),
             ..VerifierOptions::default()
         };
-        Verifier::new(provider.scheme.clone(), vec![keyed], options).is_ok()
+        let verifier = Verifier::new(provider.scheme.clone(), vec![keyed], options).ok();
+        verifier.is_some_and(|verifier| is_accepted(&verifier, &draft, signed))
     };
-    let secret = SECRETS.iter().find(fits)?;
-    let signed = sign_of(provider, secret, &draft)?;
+    let (signed, secret) = keys().into_iter().find_map(|(signs, key)| {
+        let signed = sign_request(&provider.scheme, &Secret::new(signs).unwrap(), &draft).ok()?;
+        verifies(&key, &signed).then_some((signed, key))
+    })?;
     let path = format!("/webhooks/{}", provider.id);
     let target = signed
         .query
@@ -101,17 +168,22 @@ fn event(provider: &'static Provider) -> Option<Event> {
     })
 }
 
-/// Ids of a fixed length are cut to it; the schemes that want them say so.
-fn sign_of(provider: &Provider, secret: &str, draft: &Draft<'_>) -> Option<Signed> {
-    let secret = Secret::new(secret).unwrap();
-    let ids = [
-        draft.id,
-        "0b7c2a9e-4c53-4f0e-9d55-5f4e1a6f2c11",
-        "1234567890",
-        "a1b2c3d4e5f6a1b2c3d4e5f6",
-    ];
-    let signed = |id| sign_request(&provider.scheme, &secret, &Draft { id, ..*draft }).ok();
-    ids.into_iter().find_map(signed)
+fn is_accepted(verifier: &Verifier, draft: &Draft<'_>, signed: &Signed) -> bool {
+    let mut headers = draft.headers.clone();
+    for (name, value) in &signed.headers {
+        headers.insert(name, value.parse().unwrap());
+    }
+    let path = draft.target.split('?').next().unwrap();
+    let target = signed.query.as_ref().map(|query| format!("{path}?{query}"));
+    let head = Head {
+        method: &draft.method.parse().unwrap(),
+        target: target.as_deref().unwrap_or(draft.target),
+        headers: &headers,
+    };
+    let body = signed.body.as_deref().unwrap_or(draft.body);
+    let mut check = verifier.begin(head, NOW);
+    check.update(body);
+    check.finish(body).is_ok()
 }
 
 fn yaml(events: &[Event], upstream: &Upstream) -> String {
@@ -126,25 +198,17 @@ fn yaml(events: &[Event], upstream: &Upstream) -> String {
             "  - {{ name: {id}, path: /webhooks/{id}, provider: {id}, upstream: app, "
         )
         .unwrap();
-        write!(yaml, "secrets: [{{ value: \"{secret}\" }}]").unwrap();
+        write!(yaml, "secrets: [{{ value: {secret:?} }}]").unwrap();
         if provider.scheme.needs_public_url() || provider.handshakes.use_url() {
             write!(yaml, ", public_url: \"{}\"", public_url(provider).as_str()).unwrap();
         }
         let named: Vec<_> = provider
             .settings
             .keys()
-            .map(|name| format!("{name}: value-of-{name}"))
+            .map(|name| format!("{name}: {:?}", value_of(name)))
             .collect();
         if !named.is_empty() {
             write!(yaml, ", settings: {{ {} }}", named.join(", ")).unwrap();
-        }
-        // What a provider asks for is never shorter than its own.
-        if provider
-            .scheme
-            .tolerance()
-            .is_some_and(|tolerance| tolerance.as_secs() * 2 > 24 * 3600)
-        {
-            yaml.push_str(", replay: { keep: 10d }");
         }
         yaml.push_str(" }\n");
     }
@@ -184,10 +248,7 @@ async fn every_provider_that_can_be_signed_is_accepted_and_only_unchanged() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(
-        events.len() >= 230,
-        "{} of {} were signed",
-        events.len(),
-        builtin().ids().len()
-    );
+    let signed: BTreeSet<_> = events.iter().map(|event| event.provider.id.as_str()).collect();
+    let not_signed: Vec<_> = builtin().ids().filter(|id| !signed.contains(id)).collect();
+    assert_eq!(not_signed, PUBLISHED);
 }

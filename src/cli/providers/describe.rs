@@ -66,6 +66,12 @@ fn event(provider: &Provider) -> io::Result<()> {
         EventId::Unsigned(why) => {
             let why = why.as_deref().unwrap_or("-");
             entry("event id", &format!("digest of what is signed: {why}"))?;
+            if let Some(alike) = &provider.event.alike {
+                entry(
+                    "repeats",
+                    &format!("let through, unless a route says `replay`: {alike}"),
+                )?;
+            }
         }
     }
     match &provider.event.kind {

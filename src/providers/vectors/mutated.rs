@@ -7,7 +7,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use http::{HeaderName, HeaderValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::spoilt::accepted;
 use super::{Provider, Vector, check};
@@ -23,7 +25,7 @@ const MEMBERS_ONLY: [&str; 2] = ["braintree", "exact-online"];
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A small generator, the same on every machine (xorshift, Marsaglia 2003).
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
@@ -35,8 +37,8 @@ impl Dice {
 }
 
 /// A vector with everything that does not change parsed once.
-struct Case {
-    provider: &'static Provider,
+pub(super) struct Case {
+    pub(super) provider: &'static Provider,
     vector: &'static Vector,
     verifier: Verifier,
     names: Vec<HeaderName>,
@@ -44,7 +46,7 @@ struct Case {
 }
 
 impl Case {
-    fn of(provider: &'static Provider, vector: &'static Vector) -> Option<Case> {
+    pub(super) fn of(provider: &'static Provider, vector: &'static Vector) -> Option<Case> {
         let verifier = vector.verifier(provider)?;
         let headers = vector.headers();
         let decides = |name: &&HeaderName| provider.scheme.security_headers().contains(name);
@@ -62,28 +64,46 @@ impl Case {
     /// One change; what is wrong about its verdict.
     fn change(&self, dice: &mut Dice) -> Option<String> {
         let (mut headers, mut body) = (self.vector.headers(), self.vector.body());
-        let bound = self.proof.strength() == Strength::Verified;
-        let in_body = bound && (self.names.is_empty() || dice.roll(2) == 0);
-        if in_body {
-            let before = body.clone();
-            change_bytes(&mut body, dice);
-            if body == before {
-                return None;
-            }
-        } else {
-            let name = self.names.get(dice.roll(self.names.len()))?;
-            let mut value = headers.get(name)?.as_bytes().to_vec();
-            change_bytes(&mut value, dice);
-            headers.insert(name, HeaderValue::from_bytes(&value).ok()?);
-        }
+        let in_body = self.spoil(&mut headers, &mut body, dice)?;
         let proof = judged(&self.verifier, self.vector, &headers, &body)?;
         let same = proof.digests() == self.proof.digests() && proof.signed_id() == self.proof.signed_id();
         let exact = in_body && !MEMBERS_ONLY.contains(&self.provider.id.as_str());
         (exact || !same).then(|| format!("{}: {}: {headers:?}", self.provider.id, self.vector.case))
     }
+
+    /// A changed request as a vector, with its verdict.
+    pub(super) fn changed(&self, dice: &mut Dice) -> Option<(Vector, bool)> {
+        let (mut headers, mut body) = (self.vector.headers(), self.vector.body());
+        self.spoil(&mut headers, &mut body, dice)?;
+        let accepted = judged(&self.verifier, self.vector, &headers, &body).is_some();
+        let mut changed = self.vector.clone();
+        let text = |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
+        changed.headers = headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value)))
+            .collect();
+        changed.body_base64 = Some(STANDARD.encode(body));
+        Some((changed, accepted))
+    }
+
+    /// Changes one thing; whether that was in the body. `None` when nothing came of it.
+    fn spoil(&self, headers: &mut HeaderMap, body: &mut Vec<u8>, dice: &mut Dice) -> Option<bool> {
+        let bound = self.proof.strength() == Strength::Verified;
+        let in_body = bound && (self.names.is_empty() || dice.roll(2) == 0);
+        if in_body {
+            let before = body.clone();
+            change_bytes(body, dice);
+            return (*body != before).then_some(true);
+        }
+        let name = self.names.get(dice.roll(self.names.len()))?;
+        let mut value = headers.get(name)?.as_bytes().to_vec();
+        change_bytes(&mut value, dice);
+        headers.insert(name, HeaderValue::from_bytes(&value).ok()?);
+        Some(false)
+    }
 }
 
-fn judged(verifier: &Verifier, vector: &Vector, headers: &http::HeaderMap, body: &[u8]) -> Option<Proof> {
+pub(super) fn judged(verifier: &Verifier, vector: &Vector, headers: &HeaderMap, body: &[u8]) -> Option<Proof> {
     let url: http::Uri = vector.url.parse().unwrap();
     let head = Head {
         method: &vector.method.parse().unwrap(),

@@ -47,7 +47,7 @@ const HEADER_CHANGES: [(&str, Change); 11] = [
 ];
 
 /// Keys that are nobody's, in every form; the first one that the scheme can read takes the place of the right ones.
-const SPARE_KEYS: [&str; 14] = [
+pub(super) const SPARE_KEYS: [&str; 14] = [
     "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
     "5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e",
     "nobody:AAAAAAAAAAAAAAAAAAAAAAAA",

@@ -15,21 +15,27 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::HeaderName;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::super::extract::field_value;
 use super::super::jwt::{Claims, Token};
 use super::super::mac::{Mac, MacKind};
 use super::super::proof::{Failure, Strength};
-use super::kind::{Facts, NativeKey};
+use super::kind::{Facts, NativeKey, Signed, Unsigned};
 use super::{ActiveKey, Found, Message, form};
 use crate::clock::UnixMillis;
+use crate::signature::encoding::to_jose;
 use crate::signature::file::KeyForm;
+use crate::signature::key::KeyError;
 
 /// How far `iat` may be from ours: the three minutes that tokens live, and clocks that differ.
 pub(in super::super) const TOLERANCE: Duration = Duration::from_secs(300);
+
+/// How long Atlassian's tokens live.
+const LIFE: Duration = Duration::from_secs(180);
 
 /// What is known of it before any request.
 pub(super) const FACTS: Facts = Facts {
@@ -89,6 +95,41 @@ fn judge(message: &Message<'_>, token: &Token<'_>) -> Result<UnixMillis, Failure
     claims.time("iat")?.ok_or(Failure::Malformed)
 }
 
+/// The token of an installation for a POST to the public URL.
+///
+/// # Errors
+/// A setting or the URL is missing, or the URL is not below the base URL.
+pub(in super::super) fn sign(request: &Unsigned<'_>, key: &[u8]) -> Result<Signed, KeyError> {
+    let target = request.public_url()?.target();
+    request.setting(BASE_URL)?;
+    let message = Message {
+        method: "POST",
+        target: &target,
+        headers: &HeaderMap::new(),
+        body: request.body,
+        public_url: request.public_url,
+        settings: request.settings,
+    };
+    let apart = |_| KeyError::Unsignable("the public URL is not below the setting base_url, the app's own URL");
+    let canonical = canonical(&message).map_err(apart)?;
+    let now = request.now.0 / 1000;
+    let claims = json!({
+        "iss": request.setting(CLIENT_KEY)?,
+        "iat": now,
+        "exp": now.saturating_add(LIFE.as_secs()),
+        "qsh": hex::encode(Sha256::digest(canonical)),
+    });
+    let header = to_jose(br#"{"typ":"JWT","alg":"HS256"}"#);
+    let signed = format!("{header}.{}", to_jose(claims.to_string().as_bytes()));
+    let mut mac = Mac::keyed(MacKind::HmacSha256, key);
+    mac.update(signed.as_bytes());
+    let token = format!("JWT {signed}.{}", to_jose(mac.finish().as_bytes()));
+    Ok(Signed {
+        headers: vec![(HEADER, token)],
+        ..Signed::default()
+    })
+}
+
 /// `METHOD&path&query`.
 fn canonical(message: &Message<'_>) -> Result<String, Failure> {
     let base = message.settings.find(BASE_URL).ok_or(Failure::Mismatch)?;
@@ -133,11 +174,8 @@ fn encoded(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-
     use super::*;
     use crate::secret::Secret;
-    use crate::signature::encoding::to_jose;
     use crate::signature::native::{PublicUrl, Settings};
 
     const KEY: &[u8] = b"shared-secret-of-the-installation";

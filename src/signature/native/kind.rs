@@ -253,6 +253,7 @@ impl Native {
         match (self, key) {
             (Native::Adyen, SigningKey::Shared(key)) => adyen::sign(request, key),
             (Native::AlipayAntom, SigningKey::Private(key)) => alipay::sign(request, key),
+            (Native::AtlassianConnect, SigningKey::Shared(key)) => atlassian_connect::sign(request, key),
             (Native::Braintree, SigningKey::Shared(key)) => braintree::sign(request, key),
             (Native::BridgeXyz, SigningKey::Private(key)) => bridge::sign(request, key),
             (Native::Contentful, SigningKey::Shared(key)) => contentful::sign(request, key),

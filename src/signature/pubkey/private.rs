@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use x509_cert::der::pem::Decoder;
 use zeroize::Zeroizing;
 
+use super::rsa_sha1::Exponent;
 use super::{EcdsaForm, PublicKey, PublicKeyError, SignatureAlgorithm};
 use crate::secret::Secret;
 use crate::signature::encoding::{key_from_base64, key_from_hex};
@@ -25,7 +26,8 @@ pub struct PrivateKey(Kind);
 enum Kind {
     Ed25519(Box<SigningKey>),
     P256(Box<p256::ecdsa::SigningKey>),
-    Rsa(Box<KeyPair>),
+    /// The second for SHA-1, which the first does not sign with.
+    Rsa(Box<KeyPair>, Box<Exponent>),
 }
 
 impl PrivateKey {
@@ -56,7 +58,7 @@ impl PrivateKey {
             "EC PRIVATE KEY" => p256::SecretKey::from_sec1_der(&der)
                 .ok()
                 .map(|key| Kind::P256(Box::new(key.into()))),
-            "RSA PRIVATE KEY" => KeyPair::from_der(&der).ok().map(|key| Kind::Rsa(Box::new(key))),
+            "RSA PRIVATE KEY" => Kind::from_rsa(KeyPair::from_der(&der).ok(), Exponent::from_pkcs1(&der)),
             _ => None,
         };
         let unusable = PublicKeyError::Malformed("a private key of a kind that no scheme uses");
@@ -71,7 +73,7 @@ impl PrivateKey {
         match &self.0 {
             Kind::Ed25519(key) => PublicKey::from_ed25519(key.verifying_key().as_bytes()),
             Kind::P256(key) => PublicKey::from_p256(key.verifying_key().to_sec1_point(false).as_bytes()),
-            Kind::Rsa(key) => {
+            Kind::Rsa(key, _) => {
                 let public = ring_signature::RsaPublicKeyComponents::<Vec<u8>>::from(key.public());
                 PublicKey::from_rsa(&public.n, &public.e)
             }
@@ -81,8 +83,7 @@ impl PrivateKey {
     /// Signs `message`. `ecdsa` is ignored by the other algorithms.
     ///
     /// # Errors
-    /// [`PublicKeyError::WrongKind`] when the key is for another algorithm, and for `rsa-sha1`: nobody should sign
-    /// with it any more, so the library below verifies it and does not sign.
+    /// [`PublicKeyError::WrongKind`] when the key is for another algorithm.
     pub fn sign(
         &self,
         algorithm: SignatureAlgorithm,
@@ -92,7 +93,10 @@ impl PrivateKey {
         match &self.0 {
             Kind::Ed25519(key) if algorithm == SignatureAlgorithm::Ed25519 => Ok(key.sign(message).to_bytes().to_vec()),
             Kind::P256(key) => sign_p256(key, algorithm, ecdsa, message),
-            Kind::Rsa(key) => sign_rsa(key, algorithm, message),
+            Kind::Rsa(_, key) if algorithm == SignatureAlgorithm::RsaSha1 => {
+                key.sign(message).ok_or(PublicKeyError::WrongKind)
+            }
+            Kind::Rsa(key, _) => sign_rsa(key, algorithm, message),
             Kind::Ed25519(_) => Err(PublicKeyError::WrongKind),
         }
     }
@@ -106,7 +110,11 @@ impl Kind {
         if let Ok(key) = p256::ecdsa::SigningKey::from_pkcs8_der(der) {
             return Some(Kind::P256(Box::new(key)));
         }
-        KeyPair::from_pkcs8(der).ok().map(|key| Kind::Rsa(Box::new(key)))
+        Kind::from_rsa(KeyPair::from_pkcs8(der).ok(), Exponent::from_pkcs8(der))
+    }
+
+    fn from_rsa(key: Option<KeyPair>, exponent: Option<Exponent>) -> Option<Kind> {
+        Some(Kind::Rsa(Box::new(key?), Box::new(exponent?)))
     }
 }
 

@@ -10,7 +10,7 @@ use super::{NOW, SECRET};
 /// The secret of test routes whose provider wants it in base64.
 pub const WHSEC: &str = "whsec_YS1zZWNyZXQtZm9yLXRlc3RzLW9ubHk=";
 
-/// Every provider that is part of the program.
+/// Providers that sign in five ways: hexadecimal, base64, with a time in a header, with an id, and as a list.
 pub const PROVIDERS: [&str; 5] = ["github", "shopify", "slack", "standard-webhooks", "stripe"];
 
 /// A request of a provider.
