@@ -71,12 +71,22 @@ class System:
         found = re.search(r"\d+\.\d+\S*", shown.stdout + shown.stderr)
         return self.name if self.admin else Path(self.argv[0]).name, found[0] if found else "unknown"
 
+    def owed(self):
+        """Events that were answered and not delivered yet."""
+        if not self.data:
+            return 0
+        waits = re.compile(r'^hookward_queue_deliveries\{.*state="(?:pending|waiting|leased)".*\} (\S+)$', re.MULTILINE)
+        return int(sum(float(value) for value in waits.findall(self.metrics())))
+
+    def metrics(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=10) as answer:
+            return answer.read().decode()
+
     def outcomes(self):
         """Webhooks by outcome, from the gateway's own metrics; nothing for the others."""
         if not self.admin:
             return {}
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
+        text = self.metrics()
         sums = {}
         for labels, value in re.findall(r"^hookward_requests_total\{(.*)\} (\S+)$", text, re.MULTILINE):
             outcome = re.search(r'outcome="([^"]*)"', labels)
@@ -99,7 +109,8 @@ def hookward(binary, port, admin, name="hookward", queues=False):
     data = children.RUN / f"{name}.data" if queues else None
     file = _written("hookward.yaml.in", f"{name}.yaml", PORT=port, ADMIN=admin, UPSTREAM=UPSTREAM,
                     DELIVER="queue" if queues else "forward", DATA=f"data: {{ dir: {data} }}" if queues else "")
-    return System(name, name, port, [binary, "run", file], admin=admin, data=data)
+    label = "hookward, queued" if name == "hookward-queue" else name
+    return System(name, label, port, [binary, "run", file], admin=admin, data=data)
 
 
 def nginx(port, lua):

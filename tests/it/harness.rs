@@ -23,6 +23,11 @@ pub use published::{Sns, TOPIC, sns_event, sns_message, unsigned_sns_event};
 pub use queue::{API_SECRET, Folder, Queueing, api};
 pub use upstream::{Act, Blackhole, Recorded, Refusing, Upstream, Wire, bare};
 
+/// How much of something, unless the environment says otherwise, as it does for a long run.
+pub fn amount(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |count| count.parse().unwrap())
+}
+
 /// Waits until something has come about; nothing here takes long, so what takes long never comes.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let met = async {

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::harness::process::Running;
-use crate::harness::{API_SECRET, Act, Event, Folder, Queueing, Recorded, Upstream, api, bare};
+use crate::harness::{
+    API_SECRET, Act, Event, Folder, NOW, Queueing, Recorded, SECRET, Upstream, amount, api, bare, request,
+};
 
 /// Senders at a time.
 const SENDERS: usize = 6;
@@ -88,9 +90,45 @@ async fn nothing_that_was_answered_is_lost() {
     judge(&upstream.seen(), &sent, cycles);
 }
 
-/// How much of something, unless the environment says otherwise.
-pub(super) fn amount(variable: &str, usual: usize) -> usize {
-    std::env::var(variable).map_or(usual, |count| count.parse().unwrap())
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_knows_every_repeat() {
+    // The process dies, the provider sends again what was answered already, and the customer is charged twice.
+    let cycles = amount("HOOKWARD_CYCLES", 20);
+    let (folder, upstream) = (Folder::new(), Upstream::ok().await);
+    let conf = Queueing::in_folder(&folder)
+        .upstream("app", upstream.address, "")
+        .route("github", "github", "app", "");
+    let yaml = conf.yaml().replace("deliver: queue, ", "");
+    let (sent, mut known) = (Arc::new(Sent::default()), 0);
+    for cycle in 0..cycles {
+        let mut running = Running::start(&yaml).await;
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|_| tokio::spawn(send(running.address, Arc::clone(&sent))))
+            .collect();
+        upstream.reached(upstream.count() + 1 + cycle * 7 % 31).await;
+        running.process.signal("KILL").await;
+        running.process.end().await;
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        let mut running = Running::start(&yaml).await;
+        let taken = std::mem::take(&mut *sent.accepted.lock().unwrap());
+        let before = upstream.count();
+        for body in &taken {
+            let event = Event {
+                body: body.clone(),
+                ..Event::of("github", "")
+            };
+            let event = event.sign("github", "", NOW, SECRET);
+            assert_eq!(request(running.address, &event.bytes()).await.status, 200);
+        }
+        assert_eq!(upstream.count(), before, "sent again, of {}", taken.len());
+        known += taken.len();
+        running.process.signal("KILL").await;
+        running.process.end().await;
+    }
+    println!("{cycles} kills, {known} repeats known");
+    assert!(known > cycles, "hardly any load: {known}");
 }
 
 /// Sends one event after another until nobody answers.

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
-use super::kills::{Sent, amount, checkpoint, empty, send};
+use super::kills::{Sent, checkpoint, empty, send};
 use crate::harness::process::Running;
-use crate::harness::{Client, Event, Folder, Queueing, Recorded, Upstream};
+use crate::harness::{Client, Event, Folder, Queueing, Recorded, Upstream, amount};
 
 /// Senders at a time.
 const SENDERS: usize = 4;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::kills::{amount, empty};
+use super::kills::empty;
 use crate::harness::process::Running;
-use crate::harness::{Client, Event, Folder, Queueing, Recorded, Refusing, Upstream, bare};
+use crate::harness::{Client, Event, Folder, Queueing, Recorded, Refusing, Upstream, amount, bare};
 
 /// When each event was sent, and how long it took to its destination.
 #[derive(Default)]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::kills::{amount, empty};
+use super::kills::empty;
 use crate::harness::process::Running;
-use crate::harness::{Act, Event, Folder, Queueing, Upstream, bare, request};
+use crate::harness::{Act, Event, Folder, Queueing, Upstream, amount, bare, request};
 
 /// Attempts under way at a time.
 const CONCURRENCY: usize = 4;

@@ -121,3 +121,105 @@ async fn one_dead_and_one_slow_destination_among_fifty_slow_nobody_down() {
     slow.release(100);
     gateway.comes_to("delivered", 490).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_without_a_usable_order_key_waits_for_nobody() {
+    // A provider leaves a member out, or sends a megabyte of it: all such events would wait behind one another.
+    let folder = Folder::new();
+    let upstream = Upstream::holding(|_| 200).await;
+    let conf = Queueing::in_folder(&folder)
+        .upstream("app", upstream.address, "concurrency: 32")
+        .route("stripe", "stripe", "app", "order_by: data.customer");
+    let gateway = Gateway::start(&conf.yaml()).await;
+    let huge = format!("\"{}\"", "x".repeat(100_000));
+    let unusable = ["null", "{}", "[1]", "true", "1.5", huge.as_str()];
+    let mut bodies: Vec<String> = unusable
+        .iter()
+        .map(|key| format!("\"data\":{{\"customer\":{key}}}"))
+        .collect();
+    bodies.extend(["\"data\":7", "\"other\":1"].map(str::to_owned));
+    let count = bodies.len() * 2;
+    // Those that have one, as text and as a number, are in order.
+    bodies.push("\"data\":{\"customer\":\"7\"}".to_owned());
+    for (n, body) in bodies.iter().chain(&bodies).enumerate() {
+        let event = event(&format!("{{\"id\":\"evt_{n}\",{body}}}"));
+        assert_eq!(request(gateway.address, &event.bytes()).await.status, 200, "{n}");
+    }
+    let number = event("{\"id\":\"evt_number\",\"data\":{\"customer\":7}}");
+    assert_eq!(request(gateway.address, &number.bytes()).await.status, 200);
+    gateway.comes_to("leased", count as u64 + 1).await;
+    assert_eq!(gateway.lying("blocked").await, 2);
+    upstream.release(100);
+    gateway.comes_to("delivered", count as u64 + 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_order_key_leaves_what_waits_in_its_order() {
+    // After a change of the configuration a customer's events overtake each other, or wait for ever.
+    let folder = Folder::new();
+    let upstream = Upstream::holding(|_| 200).await;
+    let conf = |key: &str| {
+        Queueing::in_folder(&folder)
+            .upstream("app", upstream.address, "")
+            .route("stripe", "stripe", "app", key)
+            .yaml()
+    };
+    let gateway = Gateway::start(&conf("order_by: customer")).await;
+    let send = async |id: &str, customer: &str, account: &str| {
+        let body = format!("{{\"id\":\"{id}\",\"customer\":\"{customer}\",\"account\":\"{account}\"}}");
+        assert_eq!(request(gateway.address, &event(&body).bytes()).await.status, 200);
+    };
+    send("evt_1", "a", "x").await;
+    send("evt_2", "a", "y").await;
+    gateway.comes_to("leased", 1).await;
+    gateway.reload(&conf("order_by: account"));
+    send("evt_3", "a", "x").await;
+    send("evt_4", "b", "x").await;
+    gateway.comes_to("leased", 2).await;
+    assert_eq!(gateway.lying("blocked").await, 2);
+    gateway.reload(&conf(""));
+    send("evt_5", "a", "x").await;
+    gateway.comes_to("leased", 3).await;
+    upstream.release(100);
+    gateway.comes_to("delivered", 5).await;
+    let seen = upstream.seen();
+    let at = |id: &str| {
+        let id = format!("\"{id}\"");
+        let has = |body: &[u8]| String::from_utf8_lossy(body).contains(&id);
+        seen.iter().position(|request| has(&request.body)).unwrap()
+    };
+    assert!(at("evt_1") < at("evt_2") && at("evt_3") < at("evt_4"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_is_none_goes_where_everything_goes() {
+    // A sender's megabyte in place of a type fills logs and metrics, or slips past a filter by its beginning.
+    let folder = Folder::new();
+    let (all, some) = (Upstream::ok().await, Upstream::ok().await);
+    let conf = Queueing::in_folder(&folder)
+        .upstream("all", all.address, "")
+        .upstream("some", some.address, "")
+        .fan(
+            "stripe",
+            "stripe",
+            "destinations: [{ upstream: all }, { upstream: some, types: [\"x*\"] }]",
+            "",
+        );
+    let gateway = Gateway::start(&conf.yaml()).await;
+    let usable = format!("\"{}\"", "x".repeat(512));
+    let (long, huge) = (usable.replacen('x', "xx", 1), format!("\"{}\"", "x".repeat(500_000)));
+    for (n, kind) in [usable.as_str(), &long, &huge, "7", "null", "\"\"", "{}", "\"yx\""]
+        .iter()
+        .enumerate()
+    {
+        let event = event(&format!("{{\"id\":\"evt_{n}\",\"type\":{kind}}}"));
+        assert_eq!(request(gateway.address, &event.bytes()).await.status, 200, "{n}");
+    }
+    gateway.comes_to("delivered", 9).await;
+    assert_eq!((all.count(), some.count()), (8, 1));
+    let seen = all.seen();
+    let longest = seen
+        .iter()
+        .filter_map(|request| request.header("x-hookward-event-type"));
+    assert_eq!(longest.map(str::len).max(), Some(512));
+}

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{every_provider, later, send};
-use crate::harness::{Act, Client, Conf, Event, Gateway, NOBODY, PROVIDERS, Upstream, bare, until};
+use crate::harness::{Act, Client, Conf, Event, Gateway, NOBODY, PROVIDERS, Upstream, amount, bare, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_event_is_free_for_its_retry() {
@@ -107,7 +107,7 @@ fn fail(how: u8) -> Act {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_history_of_failures_ends_in_one_delivery() {
     // The promise to every provider that retries: each attempt after a failure is delivered, none after a success.
-    const HISTORIES: u64 = 500;
+    let histories = amount("HOOKWARD_HISTORIES", 500) as u64;
     const AT_ONCE: u64 = 64;
     let attempts: Mutex<HashMap<u64, usize>> = Mutex::default();
     let upstream = Upstream::acting(move |_, request| {
@@ -124,7 +124,7 @@ async fn every_history_of_failures_ends_in_one_delivery() {
     let conf = every_provider(conf, "limits: { rate: 100000/s, burst: 100000 }");
     let gateway = Arc::new(Gateway::start(&conf.yaml()).await);
     let live = |lane: u64, gateway: Arc<Gateway>| async move {
-        for seed in (lane..HISTORIES).step_by(AT_ONCE as usize) {
+        for seed in (lane..histories).step_by(AT_ONCE as usize) {
             let provider = PROVIDERS[seed as usize % PROVIDERS.len()];
             let failures = history(seed).len();
             let mut statuses = Vec::new();
@@ -149,7 +149,7 @@ async fn every_history_of_failures_ends_in_one_delivery() {
     for lane in lanes {
         lane.await.unwrap();
     }
-    let attempts: usize = (0..HISTORIES).map(|seed| history(seed).len() + 1).sum();
+    let attempts: usize = (0..histories).map(|seed| history(seed).len() + 1).sum();
     assert_eq!(upstream.count(), attempts);
-    assert_eq!(gateway.metric("hookward_replay_entries"), HISTORIES as f64);
+    assert_eq!(gateway.metric("hookward_replay_entries"), histories as f64);
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::sync::Barrier;
 
 use super::{every_provider, send};
-use crate::harness::{Act, Client, Conf, Event, Gateway, PROVIDERS, Upstream, bare, until};
+use crate::harness::{Act, Client, Conf, Event, Gateway, PROVIDERS, Upstream, amount, bare, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_64_copies_at_once_one_is_forwarded() {
     // Check and record in two steps, and whoever sends copies in parallel is paid as often as he has connections.
     const COPIES: usize = 64;
-    const ROUNDS: usize = 40;
+    let rounds = amount("HOOKWARD_ROUNDS", 40);
     let upstream = Upstream::status(|n| 200 + (n % 5) as u16).await;
     let conf = every_provider(
         Conf::to(upstream.address),
@@ -21,8 +21,8 @@ async fn of_64_copies_at_once_one_is_forwarded() {
     let barrier = Arc::new(Barrier::new(COPIES));
     let copy = |address, barrier: Arc<Barrier>| async move {
         let mut client = Client::connect(address).await;
-        let mut statuses = Vec::with_capacity(ROUNDS);
-        for round in 0..ROUNDS {
+        let mut statuses = Vec::with_capacity(rounds);
+        for round in 0..rounds {
             let event = Event::of(PROVIDERS[round % PROVIDERS.len()], &format!("{round}")).bytes();
             barrier.wait().await;
             client.send(&event).await;
@@ -33,11 +33,11 @@ async fn of_64_copies_at_once_one_is_forwarded() {
     let copies: Vec<_> = (0..COPIES)
         .map(|_| tokio::spawn(copy(gateway.address, Arc::clone(&barrier))))
         .collect();
-    let expected: Vec<u16> = (0..ROUNDS).map(|round| 200 + (round % 5) as u16).collect();
+    let expected: Vec<u16> = (0..rounds).map(|round| 200 + (round % 5) as u16).collect();
     for copy in copies {
         assert_eq!(copy.await.unwrap(), expected);
     }
-    assert_eq!(upstream.count(), ROUNDS);
+    assert_eq!(upstream.count(), rounds);
 }
 
 /// Holds one event at the upstream and sends `copies` more of it, all of which are at the gateway afterwards.

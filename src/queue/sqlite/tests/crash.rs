@@ -2,6 +2,8 @@
 //!
 //! The process is this test binary, run again for the one test `child`. What it was told to be durable it says on its
 //! standard output; what the next life finds must have all of it.
+//!
+//! For a long run `HOOKWARD_KILLS` and `HOOKWARD_FAILURES` say how many kills and failing calls there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -118,6 +120,10 @@ fn child() {
     });
 }
 
+fn amount(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |count| count.parse().unwrap())
+}
+
 fn child_settings(dir: &Path) -> SqliteSettings {
     let scratch = Scratch::new();
     let mut settings = settings(&scratch);
@@ -166,13 +172,13 @@ async fn busy(queue: Arc<SqliteQueue>) {
 #[test]
 fn a_kill_loses_nothing_and_repeats_only_what_was_out() {
     // A process that dies takes events with it that their providers believe to be taken.
-    const CYCLES: usize = 100;
+    let cycles = amount("HOOKWARD_KILLS", 100);
     let scratch = Scratch::new();
     let mut published = BTreeSet::new();
     let mut received: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
     let mut delivered = BTreeSet::new();
     let mut out = BTreeSet::new();
-    for cycle in 0..CYCLES {
+    for cycle in 0..cycles {
         let mut life = Life::start(child_command(&[], &scratch, "busy"));
         let mut lines = Vec::new();
         // Some die while they start.
@@ -221,7 +227,7 @@ fn a_kill_loses_nothing_and_repeats_only_what_was_out() {
             }
         }
     });
-    assert!(published.len() > CYCLES, "{}", published.len());
+    assert!(published.len() > cycles, "{}", published.len());
     let lost: Vec<_> = published.iter().filter(|id| !received.contains_key(id)).collect();
     assert!(
         lost.is_empty(),
@@ -303,7 +309,7 @@ fn a_disk_that_fails_closes_the_queue() {
     let calls = [("pwrite64", 3), ("fsync", 1), ("fdatasync", 1)];
     for (call, step) in calls {
         let mut failures = 0;
-        for number in 0..16 {
+        for number in 0..amount("HOOKWARD_FAILURES", 16) {
             let scratch = Scratch::new();
             let time = super::clock();
             runtime.block_on(async { start(&settings(&scratch), &time).0.close().await });
@@ -366,7 +372,7 @@ fn a_disk_that_cannot_be_read_hands_out_nothing_else() {
         .build()
         .unwrap();
     let mut failures = 0;
-    for number in 0..24 {
+    for number in 0..amount("HOOKWARD_FAILURES", 24) {
         let scratch = Scratch::new();
         let time = super::clock();
         runtime.block_on(async { start(&settings(&scratch), &time).0.close().await });
