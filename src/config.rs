@@ -24,6 +24,7 @@ mod register;
 mod reload;
 mod routes;
 pub mod settings;
+mod upstream_tls;
 pub mod value;
 mod watch;
 mod yaml;

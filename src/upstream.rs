@@ -11,6 +11,7 @@ mod idle;
 mod pick;
 mod resign;
 mod resolve;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) use head::{Nominated, Parts, forwarded, is_hop_by_hop, is_ours};
 pub(crate) use pick::{Candidate, Turn};
 pub use resign::{Resign, ResignError, Resigned};
 pub(crate) use resolve::resolve;
+pub use tls::{UpstreamTls, UpstreamTlsError, UpstreamTlsFiles};
 
 /// How an upstream is reached; made from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,9 @@ pub struct UpstreamSettings {
     pub sample: bool,
     /// At least one server; requests go round.
     pub servers: Vec<ServerSettings>,
+    /// How those of them are spoken to that speak TLS; `None`: the system's authorities, their own names, no certificate
+    /// of ours.
+    pub tls: Option<UpstreamTls>,
     /// Replaces the received `Host` header.
     pub host: Option<String>,
     /// The whole exchange: connecting, sending, waiting for and reading the answer. Of one that is passed through:

@@ -19,6 +19,7 @@ use super::path::KeyPath;
 use super::problem::Problems;
 use super::routes::{self, RouteKeys, bytes, rate};
 use super::settings::SettingFile;
+use super::upstream_tls;
 use super::value::Switch;
 use super::{load, parse};
 use crate::clock::{Clock, UnixMillis};
@@ -193,6 +194,8 @@ fn files(file: &File) -> Vec<PathBuf> {
     let secrets = secrets.filter_map(|secret| secret.file.as_ref());
     let lists = file.routes.iter().filter_map(|route| route.allow.as_ref());
     let lists = lists.flat_map(|allow| &allow.files);
+    let tls = file.upstreams.values().filter_map(|upstream| upstream.tls.as_ref());
+    let lists = lists.chain(tls.flat_map(upstream_tls::files));
     secrets
         .chain(settings)
         .chain(certificates)
@@ -263,6 +266,7 @@ fn settings(name: &str, upstream: &UpstreamFile, path: &KeyPath, problems: &mut 
     UpstreamSettings {
         name: name.to_owned(),
         sample: upstream.sample,
+        tls: upstream_tls::read(upstream, &servers, path, problems),
         servers,
         host: upstream.host.clone(),
         timeout: upstream.timeout.0,

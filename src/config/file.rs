@@ -10,6 +10,7 @@
 
 mod clients;
 mod delivery;
+mod upstream_tls;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -27,6 +28,7 @@ pub use clients::{AllowFile, ClientCertificateFile, ProxyHeader};
 pub use delivery::{
     ApiFile, DataFile, Deliver, DeliveryFile, DestinationFile, ExponentialFile, HistoryFile, ResignFile, RetryFile,
 };
+pub use upstream_tls::UpstreamTlsFile;
 
 /// A whole configuration file.
 #[derive(Debug, Deserialize)]
@@ -170,6 +172,8 @@ pub struct UpstreamFile {
     pub servers: Vec<String>,
     /// Use the built-in sample backend instead of servers.
     pub sample: bool,
+    /// How those are spoken to that speak TLS.
+    pub tls: Option<UpstreamTlsFile>,
     /// Replaces the received `Host` header.
     pub host: Option<String>,
     /// Longest time for a whole exchange; for the longest silence of one that is passed through.
@@ -354,6 +358,7 @@ impl Default for UpstreamFile {
         UpstreamFile {
             servers: Vec::new(),
             sample: false,
+            tls: None,
             host: None,
             timeout: seconds(10),
             connect_timeout: seconds(2),

@@ -36,7 +36,7 @@ pub(crate) fn prepare(peer: &mut HttpPeer) {
     peer.options.custom_l4 = Some(Arc::new(Unhurried));
     peer.options.idle_timeout = Some(Duration::ZERO);
     // Never one of the ordinary connections that lie in the pool.
-    peer.group_key = 1;
+    peer.group_key = peer.group_key.wrapping_add(1);
 }
 
 #[derive(Debug)]

@@ -119,6 +119,9 @@ impl Servers {
         peer.options.connection_timeout = Some(self.settings.connect_timeout);
         peer.options.total_connection_timeout = Some(self.settings.connect_timeout);
         peer.options.idle_timeout = Some(self.settings.idle_timeout);
+        if let Some(tls) = self.settings.tls.as_ref().filter(|_| server.tls) {
+            tls.apply(&mut peer);
+        }
         Candidate(Arc::new(Inner {
             server: server.clone(),
             peer,
@@ -167,6 +170,7 @@ mod tests {
             name: "app".into(),
             sample: false,
             servers: vec![server(1), server(2), server(3)],
+            tls: None,
             host: None,
             timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),

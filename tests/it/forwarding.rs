@@ -7,6 +7,7 @@ mod answers;
 mod broken;
 mod challenge;
 pub mod heads;
+mod own_tls;
 mod servers;
 mod times;
 mod tls;

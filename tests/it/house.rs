@@ -294,7 +294,10 @@ const BANNED: [&str; 18] = [
 ];
 
 /// Names that others gave, and who.
-const NAMED_ELSEWHERE: [(&str, &str, &str); 1] = [("src/fetch/exchange.rs", "utils", "Pingora's module")];
+const NAMED_ELSEWHERE: [(&str, &str, &str); 2] = [
+    ("src/fetch/exchange.rs", "utils", "Pingora's module"),
+    ("src/upstream/tls.rs", "utils", "Pingora's module"),
+];
 
 #[test]
 fn one_word_has_one_meaning() {

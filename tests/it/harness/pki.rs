@@ -38,6 +38,11 @@ impl Authority {
         self.0.pem()
     }
 
+    /// The same as it is sent in a handshake.
+    pub fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap()
+    }
+
     /// A certificate for `name`, by this authority.
     pub fn issue(&self, name: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
