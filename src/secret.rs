@@ -91,8 +91,8 @@ impl SecretSource {
     /// Reads the secret.
     ///
     /// # Errors
-    /// Every way a secret can fail to be there is an error: unset, unreadable, blank, or a `${VAR}` that nobody
-    /// expanded. The message names the place, never the content.
+    /// Every way a secret can fail to be there is an error: unset, unreadable, blank, or a `${VAR}`, `$VAR`, `%VAR%` or
+    /// `{{ template }}` that nobody expanded. The message names the place, never the content.
     pub fn resolve(&self) -> Result<Secret, SecretError> {
         let bytes = match self {
             SecretSource::Env(name) => match std::env::var_os(name) {
@@ -118,11 +118,22 @@ impl SecretSource {
             SecretSource::Value(secret) => secret.expose().to_vec(),
         };
         let secret = Secret::new(bytes)?;
-        if secret.expose().starts_with(b"${") && secret.expose().ends_with(b"}") {
+        if is_placeholder(secret.expose()) {
             return Err(SecretError::Unexpanded);
         }
         Ok(secret)
     }
+}
+
+/// Whether it is what some tool should have put a secret in place of.
+fn is_placeholder(text: &[u8]) -> bool {
+    let between = |begin: &[u8], end: &[u8]| text.strip_prefix(begin).and_then(|text| text.strip_suffix(end));
+    let name = between(b"$", b"").or_else(|| between(b"%", b"%"));
+    let is_name = |name: &[u8]| {
+        name.iter()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_')
+    };
+    between(b"${", b"}").is_some() || between(b"{{", b"}}").is_some() || name.is_some_and(is_name)
 }
 
 /// The name of a variable, unless it looks like a secret that was typed in its place.

@@ -12,6 +12,7 @@ mod capture;
 mod case;
 mod guess;
 mod headers;
+mod packed;
 mod search;
 mod secrets;
 mod urls;

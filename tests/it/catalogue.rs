@@ -252,3 +252,35 @@ async fn every_provider_that_can_be_signed_is_accepted_and_only_unchanged() {
     let not_signed: Vec<_> = builtin().ids().filter(|id| !signed.contains(id)).collect();
     assert_eq!(not_signed, PUBLISHED);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_changed_bodies_end_at_the_gateway() {
+    // One body that the proof does not cover, of one provider, is enough.
+    const CHANGES: usize = 20_000;
+    let providers = builtin().iter().map(|provider| &**provider);
+    let bound = |event: &Event| event.provider.scheme.strength() == Strength::Verified;
+    let events: Vec<_> = providers.filter_map(event).filter(bound).collect();
+    let upstream = Upstream::unreachable().await;
+    let gateway = Gateway::start(&yaml(&events, &upstream)).await;
+    gateway.clock.set_wall(UnixMillis(NOW.0));
+    let mut client = Client::connect(gateway.address).await;
+    let mut wrong = Vec::new();
+    for turn in 0..CHANGES {
+        let event = &events[turn % events.len()];
+        let mut body = event.body.clone();
+        let at = (turn / events.len() * 7 + turn) % body.len();
+        match turn / events.len() % 5 {
+            0 => body[at] ^= 1 << (turn % 8),
+            1 => drop(body.remove(at)),
+            2 => body.insert(at, b'0'),
+            3 => body.truncate(at),
+            _ => body.extend_from_slice(&event.body[at..]),
+        }
+        let status = send(&mut client, event, &body).await;
+        if status != 401 {
+            wrong.push(format!("{}: {status} for change {turn}", event.provider.id));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(gateway.metric("hookward_replay_entries"), 0.0);
+}

@@ -26,6 +26,7 @@ mod refusals;
 mod reload;
 mod replay;
 mod sdk;
+mod timing;
 mod tls;
 mod verification;
 mod wire;

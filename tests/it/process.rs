@@ -11,6 +11,7 @@ mod orderly;
 mod ratios;
 mod run;
 mod secrecy;
+mod secrets;
 mod signals;
 mod stopped;
 mod watch;

@@ -57,6 +57,9 @@ const TEXT: &str = "an-example-of-a-secret-of-some-length";
 const WHSEC: &str = "whsec_ZGVtby1zZWNyZXQtZG8tbm90LXVzZS1pbi1wcm9kdWN0aW9u";
 const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const PUBLIC_OF_HEX: &str = "207a067892821e25d770f1fba0c47c11ff4b813e54162ece9eb839e076231ab6";
+/// Bodies for each provider.
+const EACH: usize = 200;
+
 const URL: &str = "https://hooks.example.com/in";
 const PUBLIC_URL: &str = "public_url: \"https://hooks.example.com/in\"";
 
@@ -136,7 +139,7 @@ async fn check(sender: &Sender) {
         "limits: {{ client_rate: 100000/s, client_burst: 100000 }}\n\
          upstreams: {{ app: {{ servers: [\"{}\"] }} }}\n\
          routes:\n  - {{ name: sdk, path: /in, provider: {provider}, secrets: [{{ value: \"{}\" }}], upstream: app,\n      \
-         limits: {{ body: 2MiB }}, {route} }}\n",
+         limits: {{ body: 2MiB, rate: 100000/s, burst: 100000 }}, {route} }}\n",
         upstream.address,
         sender.verifies.unwrap_or(sender.secret),
     ))
@@ -196,7 +199,35 @@ fn bodies(kind: Bodies) -> Vec<Vec<u8>> {
     if matches!(kind, Bodies::Own) {
         bodies.truncate(3);
     }
+    let mut seed = 0;
+    while bodies.len() < EACH {
+        seed += 1;
+        bodies.push(any_body(kind, seed));
+    }
     bodies
+}
+
+/// Some text, or some bytes; another for each seed.
+fn any_body(kind: Bodies, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut roll = |sides: u32| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as u32 % sides
+    };
+    let length = 1 + roll(400);
+    if let Bodies::Bytes = kind {
+        return (0..length).map(|_| roll(256) as u8).collect();
+    }
+    // The planes of Unicode in turn. Not a question mark in front: HubSpot's third version signs the body right behind the
+    // URL, where nobody can tell whose it is, so that is refused.
+    let mut letter = || {
+        let plane = [0x80, 0x800, 0x1_0000, 0x11_0000][roll(4) as usize];
+        char::from_u32(roll(plane)).unwrap_or('x')
+    };
+    let text: String = (0..length).map(|_| letter()).collect();
+    format!("x{text}").into_bytes()
 }
 
 fn request(headers: &serde_json::Map<String, serde_json::Value>, body: &[u8]) -> Vec<u8> {

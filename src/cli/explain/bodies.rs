@@ -4,6 +4,8 @@
 //! the text: strings stay what they are, only what stands between them and how their characters are written changes, so
 //! that an original is found even where parsing and writing again would lose the order of keys or the form of numbers.
 
+use super::packed::unpacked;
+
 /// Longest body that is rewritten; a larger one is only trimmed and extended.
 const REWRITE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -20,6 +22,8 @@ const RAW: &str = "verify and forward the bytes as they were received: read the 
 const FILE: &str = "take the body without a trailing newline: printf instead of echo, --data-binary instead of --data";
 const DECODED: &str = "verify before anything decompresses, decodes or converts the body";
 
+const PACKED: &str = "the provider signed it before: let nothing in front of the gateway compress requests";
+
 /// Bodies that may have been signed instead of `received`, the likeliest first.
 pub(super) fn originals(received: &[u8]) -> Vec<Original> {
     let mut originals = ends(received);
@@ -28,6 +32,7 @@ pub(super) fn originals(received: &[u8]) -> Vec<Original> {
         originals.extend(json(received));
         originals.extend(characters(received));
         originals.extend(forms(received));
+        originals.extend(unpacked(received).map(|body| original("was compressed on its way", PACKED, body)));
     }
     originals.retain(|original| original.body != received);
     originals

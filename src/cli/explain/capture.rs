@@ -178,7 +178,8 @@ struct HarBody {
 }
 
 fn from_har(bytes: &[u8], entry: usize) -> anyhow::Result<Capture> {
-    let har: Har = serde_json::from_slice(bytes).context("it is no HAR")?;
+    let har: Har = serde_json::from_slice(bytes)
+        .context("it is JSON and no HAR; if it is the body alone, give it with --body, and the headers with -H")?;
     let count = har.log.entries.len();
     let found = har.log.entries.into_iter().nth(entry.saturating_sub(1));
     let HarRequest {

@@ -33,7 +33,7 @@ impl Search<'_> {
             let cause = "the body is, or was, compressed (content-encoding)".to_owned();
             guesses.push(guess(
                 cause,
-                "signatures are over the compressed bytes: nothing in front may decompress them",
+                "signatures are over the bytes as they were sent: nothing in front may compress or decompress them",
             ));
         }
         match failure {
@@ -46,8 +46,11 @@ impl Search<'_> {
                 ));
             }
             Failure::Mismatch | Failure::UnknownKey => {
-                let cause = "none of the configured secrets signed this, in any form that was tried".to_owned();
-                guesses.push(guess(cause, "copy the secret of exactly this webhook from the provider again: each has its own, test and live too"));
+                let cause =
+                    "none of the configured secrets signed this body, in any form that was tried of either".to_owned();
+                let fix = "copy the secret of exactly this webhook from the provider again (each has its own, test and live \
+                           too); if it is the right one, the body is not the one that was signed";
+                guesses.push(guess(cause, fix));
             }
             Failure::Stale => {}
         }

@@ -24,6 +24,9 @@ pub(super) const ACCEPTED: &str = "accepted";
 /// Longest body for which two mistakes at a time are tried.
 const PAIRS_BYTES_MAX: usize = 1024 * 1024;
 
+/// How far a time in the right unit may be from the clock.
+const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
+
 /// Most findings that are told; beyond a handful they are noise.
 const FINDINGS_MAX: usize = 5;
 
@@ -127,6 +130,9 @@ impl<'a> Search<'a> {
         let signed = times
             .into_iter()
             .find(|time| self.judge(verifier, self.received(), *time).is_ok())?;
+        if let Some(unit) = self.unit(signed) {
+            return Some(unit);
+        }
         let (seconds, side) = match self.at.0.checked_sub(signed.0) {
             Some(late) => (late / 1000, "before"),
             None => (signed.0.saturating_sub(self.at.0) / 1000, "after"),
@@ -146,6 +152,22 @@ impl<'a> Search<'a> {
                  the clock, or judge an old capture with --at"
             }
         };
+        Some(certain(cause, fix))
+    }
+
+    /// A time that is right in another unit than the provider's.
+    fn unit(&self, signed: UnixMillis) -> Option<Finding> {
+        let is_now = |millis: Option<u64>| millis.is_some_and(|millis| millis.abs_diff(self.at.0) < DAY_MILLIS);
+        let what = match signed.0 {
+            millis if is_now(Some(millis / 1000)) => "a thousand times too large: milliseconds for seconds",
+            millis if is_now(Some(millis / 1_000_000)) => "a million times too large: microseconds for seconds",
+            millis if is_now(millis.checked_mul(1000)) => "a thousand times too small: seconds for milliseconds",
+            _ => return None,
+        };
+        let provider = &self.case.provider.title;
+        let cause = format!("its time is in another unit than that of {provider}, {what}");
+        let fix =
+            "write the time in the provider's unit where the request is signed; `hookward sign` shows how it looks";
         Some(certain(cause, fix))
     }
 

@@ -1,9 +1,10 @@
 //! `hookward explain`: every mistake that people make is found, and no secret is told.
 
+use base64::Engine as _;
 use hookward::clock::UnixMillis;
 use hookward::providers::builtin;
 use hookward::secret::Secret;
-use hookward::signature;
+use hookward::signature::{self, Draft, PublicUrl, Settings};
 
 use crate::harness::process::{Ended, TestFile, hookward};
 
@@ -34,6 +35,28 @@ fn capture(provider: &str, secret: &[u8], signed: &str, body: &str) -> String {
     format!("POST /in/{provider} HTTP/1.1\r\nHost: gateway.test\r\n{signed}\r\n{body}")
 }
 
+fn base64_of(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+/// A request that signs the URL, which its sender knows as `url`.
+fn square(url: &str, body: &str) -> String {
+    let scheme = builtin().find("square").unwrap().scheme.clone();
+    let draft = Draft {
+        method: "POST",
+        target: "/",
+        headers: &http::HeaderMap::new(),
+        body: body.as_bytes(),
+        public_url: Some(&PublicUrl::parse(url).unwrap()),
+        settings: &Settings::default(),
+        id: "1",
+        now: UnixMillis(0),
+    };
+    let signed = signature::sign_request(&scheme, &Secret::new(SECRET).unwrap(), &draft).unwrap();
+    let (name, value) = &signed.headers[0];
+    format!("POST /in/square HTTP/1.1\r\nHost: gateway.test\r\n{name}: {value}\r\n\r\n{body}")
+}
+
 /// What is said of a captured request, by a provider and a secret.
 async fn explained(captured: &str, provider: &str, secret: &str, more: &[&str]) -> Ended {
     let captured = TestFile::new("captured.http", captured);
@@ -58,7 +81,10 @@ async fn the_mistake_is_named_first() {
     let (github, stripe) = (good(BODY), capture("stripe", SECRET.as_bytes(), BODY, BODY));
     let signed_with = |secret: &[u8]| capture("github", secret, BODY, BODY);
     let written_again = r#"{"a": [1, "\u00e9"], "b": {}}"#;
-    let cases: [(String, &str, &str, &str); 16] = [
+    let header_of = |signed: &str| capture("github", SECRET.as_bytes(), signed, "");
+    let square = |url: &str| square(url, BODY);
+    let standard = |key: &[u8]| capture("standard-webhooks", key, BODY, BODY);
+    let cases: [(String, &str, &str, &str); 27] = [
         (good(&format!("{BODY}\n")), "github", SECRET, "got a newline"),
         (
             good("{\n  \"a\": [\n    1,\n    \"é\"\n  ],\n  \"b\": {}\n}"),
@@ -115,9 +141,78 @@ async fn the_mistake_is_named_first() {
         ),
         (stripe.clone(), "github", SECRET, "those of stripe"),
         (stripe.replace("v1=", "v2="), "stripe", SECRET, "not written as"),
+        (
+            good(BODY.trim_end_matches('}')),
+            "github",
+            SECRET,
+            "none of the configured secrets signed this body",
+        ),
+        (
+            header_of(&format!("{BODY}\n")) + BODY,
+            "github",
+            SECRET,
+            "lost the newline",
+        ),
+        (
+            header_of(&format!("{BODY}\r\n")) + BODY,
+            "github",
+            SECRET,
+            "lost the line end (CR LF)",
+        ),
+        // The text of the secret as the key.
+        (
+            standard(base64_of("whsec_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH").as_bytes()),
+            "standard-webhooks",
+            "whsec_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH",
+            "its text as it stands",
+        ),
+        (
+            capture("stripe", &[7; 24], BODY, BODY),
+            "stripe",
+            "whsec_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH",
+            "decodes its base64",
+        ),
+        (
+            square("https://gateway.test/in/square/"),
+            "square",
+            SECRET,
+            "a slash at the end of the URL",
+        ),
+        (
+            square("https://gateway.test:443/in/square"),
+            "square",
+            SECRET,
+            "the port 443 in the URL",
+        ),
+        (
+            square("https://gateway.test/in/square?a=b").replace("/in/square HTTP", "/in/square?a=b HTTP"),
+            "square",
+            SECRET,
+            "the query of the request",
+        ),
+        (
+            square("http://gateway.test/in/square"),
+            "square",
+            SECRET,
+            "another protocol",
+        ),
+        (
+            square("https://other.test/in/square").replace("gateway.test", "other.test"),
+            "square",
+            SECRET,
+            "another host",
+        ),
+        (
+            github.replace("x-hub-signature-256", "x-forwarded-hub-signature-256"),
+            "github",
+            SECRET,
+            "arrived as x-forwarded-hub-signature-256",
+        ),
     ];
     for (captured, provider, secret, expected) in cases {
-        let ended = explained(&captured, provider, secret, &[]).await;
+        let url = ["--public-url", "https://gateway.test/in/square"];
+        let more = if provider == "square" { &url[..] } else { &[] };
+        let ended = explained(&captured, provider, secret, more).await;
         let cause = ended
             .stdout
             .lines()
@@ -170,6 +265,48 @@ async fn a_clock_that_is_off_is_told_by_how_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_time_in_another_unit_is_no_other_time_zone() {
+    // Whoever counts milliseconds would be sent to set his clock by twenty thousand years.
+    let scheme = &builtin().find("stripe").unwrap().scheme;
+    let (secret, now) = (
+        Secret::new(SECRET).unwrap(),
+        UnixMillis::from_seconds(1_700_000_000_123),
+    );
+    let signed = signature::sign(scheme, &secret, "", now, BODY.as_bytes()).unwrap();
+    let (name, value) = &signed[0];
+    let captured = format!("POST /in HTTP/1.1\r\nHost: gateway.test\r\n{name}: {value}\r\n\r\n{BODY}");
+    let ended = explained(&captured, "stripe", SECRET, &[]).await;
+    assert!(ended.stdout.contains("milliseconds for seconds"), "{}", ended.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_was_compressed_is_looked_into() {
+    // A proxy that compresses requests spoils every signature, and nobody looks for it there.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, BODY.as_bytes()).unwrap();
+    let body = TestFile::new("body.gz", gzip.finish().unwrap());
+    let signed = capture("github", SECRET.as_bytes(), BODY, "");
+    let header = signed.lines().find(|line| line.starts_with("x-hub-")).unwrap();
+    let pieces = [
+        "explain",
+        "--provider",
+        "github",
+        "--secret",
+        SECRET,
+        "-H",
+        header,
+        "--body",
+        body.name(),
+    ];
+    let ended = hookward(&pieces).await;
+    assert!(
+        ended.stdout.contains("Cause: the body was compressed"),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_shows_whose_secret_it_was() {
     // Two secrets that were exchanged look like two providers that went mad at once.
     let configuration = TestFile::new("hookward.yaml", CONFIGURATION);
@@ -186,6 +323,17 @@ async fn a_configuration_shows_whose_secret_it_was() {
     let ended = of(&exchanged, &[]).await;
     assert!(
         ended.stdout.contains("signed with secret \"test\" of route stripe"),
+        "{}{}",
+        ended.stdout,
+        ended.stderr
+    );
+
+    let expired = CONFIGURATION.replace("id: live", "id: live, until: 2023-01-01T00:00:00Z");
+    let expired = TestFile::new("expired.yaml", &expired);
+    let late = TestFile::new("late.http", capture("github", SECRET.as_bytes(), BODY, BODY));
+    let ended = hookward(&["explain", late.name(), "--config", expired.name(), "--at", AT]).await;
+    assert!(
+        ended.stdout.contains("\"live\", whose `until` has passed"),
         "{}{}",
         ended.stdout,
         ended.stderr
