@@ -87,7 +87,8 @@ pub trait Queue: Send + Sync + 'static {
     /// for, not to look up.
     fn bell(&self, lane: &Lane) -> Arc<Notify>;
 
-    /// Deliveries that match, newest first, at most `max` (cut to [`BATCH_MAX`]), below `after`.
+    /// Deliveries that match, newest first, at most `max` (cut to [`BATCH_MAX`]), below `after`. A search that would take
+    /// long ends with fewer, or none, and with the place to go on from: only a page without one is the last.
     ///
     /// # Errors
     /// [`QueueError`].
@@ -100,7 +101,7 @@ pub trait Queue: Send + Sync + 'static {
     async fn show(&self, id: EventId) -> Result<Option<Shown>, QueueError>;
 
     /// Changes up to `max` matching deliveries (cut to [`BATCH_MAX`]), oldest first, above `after`. Call it again with
-    /// the cursor it returns until there is none. States that the change says nothing about are not concerned, so that
+    /// the cursor it returns until there is none, also after it changed none. States that the change says nothing about are not concerned, so that
     /// it may be repeated; what is leased at that moment is left alone and counted as skipped.
     ///
     /// # Errors

@@ -277,19 +277,19 @@ class Bench:
             figures = json.loads(self.loadgen("run", *plan, watch=watch.items()))
         except (RuntimeError, ValueError) as error:
             return self.fault(f"{system.name}: {error}")
-        behind = self.settle(system)
+        owed_after = self.settle(system)
         ours_ms, wall_ms = sum(figures["cpu_ms"].values()), figures["seconds"] * 1000
         if figures["unexpected"]:
             self.fault(f"{system.name}: unexpected answers: {figures['statuses']}")
         self.record(kind, system=system.name, label=system.label, cycle=cycle, size=size, forged=forged, **figures,
-                    **({"behind": behind} if system.data else {}),
+                    **({"owed_after": owed_after} if system.data else {}),
                     cpu_us=round(figures["cpu_ms"].get("proxy", 0) * 1000 / max(1, figures["answers"]), 3),
                     load_core=round((figures["cpu_ms"]["load"] + figures["cpu_ms"]["upstream"]) / wall_ms, 3),
                     foreign=round(max(0, figures["machine_busy_ms"] - ours_ms) / (os.cpu_count() * wall_ms), 3))
 
     def settle(self, system):
         """Waits until what was queued is delivered, so that nobody else's cell has to carry it; how much it was."""
-        behind = owed = system.owed()
+        first = owed = system.owed()
         patience = time.monotonic() + 120
         while owed:
             if time.monotonic() > patience:
@@ -297,7 +297,7 @@ class Bench:
                 break
             time.sleep(0.05)
             owed = system.owed()
-        return behind
+        return first
 
     def idle_cell(self, system, connections):
         time.sleep(0.7)  # until whatever it does after its start is done

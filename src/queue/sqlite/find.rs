@@ -3,7 +3,8 @@
 //! Each state of each lane is a table range in the order of events, so a page costs about its rows where the filter is
 //! about lanes and states, and a walk over the lanes' events where it is about what the events contain. Such a walk goes
 //! by stretches of events, each over all lanes, so that a lane without any match is not walked once for every page of
-//! the others. All of it is reading, on a reader's connection: however long it takes, the writer writes.
+//! the others, and ends after a few of them with a short page. All of it is reading, on a reader's connection: however
+//! long it takes, the writer writes.
 
 use std::sync::Arc;
 
@@ -50,6 +51,9 @@ impl Scope {
 /// Events of one stretch of a walk. Tests meet more of them.
 const STRETCH: u32 = if cfg!(test) { 3 } else { 20_000 };
 
+/// Stretches of one call: then it ends with what it has, so that nobody waits for long and the log can be cut short.
+const STRETCHES_MAX: usize = if cfg!(test) { 2 } else { 5 };
+
 /// Which way a search goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -63,7 +67,7 @@ pub(super) struct Found {
     pub(super) delivery: Delivery,
 }
 
-/// Up to `max` deliveries behind `after`, and where to go on.
+/// Up to `max` deliveries behind `after`, and where to go on: there may be none and more behind.
 pub(super) fn find(
     db: &Connection,
     scope: &Scope,
@@ -80,7 +84,8 @@ pub(super) fn find(
     if let (Direction::OldestFirst, Some(since)) = (direction, filter.since) {
         stretch.first = stretch.first.max(Some(lowest_id(since)));
     }
-    loop {
+    let mut stretches = 0_usize;
+    let rest = loop {
         if is_walk(filter) {
             stretch.last = stretch.end(db, direction)?;
         }
@@ -100,11 +105,14 @@ pub(super) fn find(
                 }
             }
         }
+        stretches = stretches.saturating_add(1);
         match stretch.next(direction) {
-            Some(next) if all.len() <= max && !is_before(filter, next, direction) => stretch = next,
-            _ => break,
+            Some(next) if all.len() > max || is_before(filter, next, direction) => break None,
+            Some(next) if stretches >= STRETCHES_MAX => break next.first,
+            Some(next) => stretch = next,
+            None => break None,
         }
-    }
+    };
     all.sort_by(|a, b| {
         let by_event = a.delivery.id.cmp(&b.delivery.id);
         let by_event = if direction == Direction::OldestFirst {
@@ -116,11 +124,20 @@ pub(super) fn find(
     });
     let more = all.len() > max;
     all.truncate(max);
-    let last = all.last().filter(|_| more);
-    let next = last.map(|last| Cursor {
-        id: last.delivery.id,
-        lane: last.delivery.lane.clone(),
-    });
+    let next = match all.last().filter(|_| more) {
+        Some(last) => Some(Cursor {
+            id: last.delivery.id,
+            lane: last.delivery.lane.clone(),
+        }),
+        // Before every lane of the first event that was not looked at.
+        None => rest.map(|first| Cursor {
+            id: EventId(first),
+            lane: Lane {
+                route: Arc::from(""),
+                destination: Arc::from(""),
+            },
+        }),
+    };
     Ok((all, next))
 }
 

@@ -173,13 +173,18 @@ pub(super) async fn checkpoint(running: &Running, sent: &Sent) {
 }
 
 pub(super) async fn empty(running: &Running) {
-    for _ in 0..6000 {
-        if owed(running).await == 0 {
-            return;
-        }
+    let (mut least, mut in_vain) = (u64::MAX, 0);
+    while least > 0 {
+        let now = owed(running).await;
+        in_vain = if now < least { 0 } else { in_vain + 1 };
+        least = least.min(now);
+        assert!(
+            in_vain < 6000,
+            "the queue does not become empty\n{}",
+            running.process.said()
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the queue does not become empty\n{}", running.process.said());
 }
 
 /// Deliveries that have not ended.
