@@ -17,6 +17,7 @@ mod listen;
 mod proxied;
 mod proxy;
 mod sample;
+mod tally;
 mod tls;
 
 use std::io;
@@ -57,6 +58,22 @@ const WRITE_BUFFER_BYTES: usize = 1460;
 /// What pieces of bodies that arrive faster than they are read may cost one HTTP/2 connection beyond their bytes. The
 /// default ends the connection of a sender that fills the window of 64 KiB in pieces of 100 bytes.
 const H2_PIECES_COST_MAX: usize = 256 * 1024;
+
+/// Requests of one HTTP/2 connection at a time. Each may hold a body of the route's size, within the memory of all.
+const H2_STREAMS_MAX: u32 = 100;
+
+/// Body that one HTTP/2 connection may send ahead of what was read, over all of its requests.
+const H2_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Answer that waits for an HTTP/2 client that reads slowly, for each request. The default of 400 KiB would make 40 MiB
+/// of a connection that opens its windows and reads nothing.
+const H2_UNSENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests that an HTTP/2 client may cancel before they are looked at; then the connection ends (CVE-2023-44487).
+const H2_CANCELLED_MAX: usize = 20;
+
+/// Requests that an HTTP/2 client may make the gateway reset by breaking rules; then the connection ends (CVE-2025-8671).
+const H2_BROKEN_MAX: usize = 100;
 
 /// Servers of the pass-through that one request may try.
 const PASSTHROUGH_TRIES_MAX: usize = 8;
@@ -252,8 +269,14 @@ fn proxy(guard: &Arc<Guard>, ingress: IngressSettings) -> pingora_proxy::HttpPro
     options.h2_idle_timeout = Some(ingress.idle_timeout);
     proxy.server_options = Some(options);
     let mut h2 = default_h2_options();
-    h2.max_header_list_size(u32::try_from(ingress.head_bytes_max).unwrap_or(u32::MAX));
-    h2.data_frame_budget(H2_PIECES_COST_MAX);
+    h2.max_header_list_size(u32::try_from(ingress.head_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .initial_window_size(H2_WINDOW_BYTES)
+        .initial_connection_window_size(H2_WINDOW_BYTES)
+        .max_send_buffer_size(H2_UNSENT_BYTES_MAX)
+        .max_pending_accept_reset_streams(H2_CANCELLED_MAX)
+        .max_local_error_reset_streams(Some(H2_BROKEN_MAX))
+        .data_frame_budget(H2_PIECES_COST_MAX);
     proxy.h2_options = Some(h2);
     proxy
 }

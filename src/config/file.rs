@@ -132,7 +132,7 @@ pub struct ClientFile {
     pub connections: Count,
     /// Open connections of one client address.
     pub connections_each: Count,
-    /// Requests on one connection of HTTP/1.
+    /// Requests on one connection.
     pub requests_each: Count,
     /// Proxies in front of the gateway that are believed when they say for whom they speak.
     pub trusted_proxies: Vec<Network>,

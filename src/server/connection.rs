@@ -22,11 +22,13 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
+use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::chunks::{Broken, Chunks};
+use super::tally::Tally;
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
@@ -47,6 +49,8 @@ pub(crate) struct Connection {
     /// How often something came to be read or sent.
     socket: Arc<SocketDigest>,
     tls: Option<Arc<SslDigest>>,
+    /// Where Pingora has what a forward proxy said, for each request of the connection to find.
+    tally: Option<Arc<ProxyDigest>>,
 }
 
 #[derive(Debug)]
@@ -76,7 +80,16 @@ impl Connection {
             chunks: None,
             socket,
             tls,
+            tally: None,
         }
+    }
+
+    /// Has the requests of the connection counted.
+    pub(super) fn tally(&mut self, tally: &Arc<Tally>) {
+        // The answer of a forward proxy that there is not.
+        let answer = ResponseHeader::build(200, Some(0)).ok();
+        self.tally =
+            answer.map(|answer| Arc::new(ProxyDigest::new(Box::new(answer), Some(Box::new(Arc::clone(tally))))));
     }
 
     /// Whether HTTP/2 may be spoken: by prior knowledge, or over TLS when it was agreed on.
@@ -242,7 +255,7 @@ impl GetTimingDigest for Connection {
 
 impl GetProxyDigest for Connection {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
+        self.tally.clone()
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::chunks::{Broken, Chunks};
 use super::connection::Connection;
 use super::proxy::Gateway;
+use super::tally::Tally;
 use crate::gateway::{Active, Guard, Reason, Rules, Trail, frame, refuse_raw};
 
 /// What one read takes at most; larger bodies are read by Pingora.
@@ -42,7 +43,7 @@ pub struct IngressSettings {
     pub head_bytes_max: usize,
     /// How long a connection may lie idle between requests.
     pub idle_timeout: Duration,
-    /// Requests of one connection; the answer to the last one says that it closes.
+    /// Requests of one connection; the answer to the last one says that it closes, over HTTP/2 a GOAWAY.
     pub requests_max: u32,
 }
 
@@ -104,10 +105,19 @@ impl Ingress {
     }
 
     /// Leaves a connection that speaks HTTP/2 to Pingora, to its end.
-    async fn proxied(&self, connection: Box<Connection>, stopping: &ShutdownWatch) {
-        let mut again: Option<Stream> = Some(connection);
-        while let Some(stream) = again {
-            again = self.proxy.process_new(stream, stopping).await;
+    async fn proxied(&self, mut connection: Box<Connection>, stopping: &ShutdownWatch) {
+        let tally = Tally::new(self.settings.requests_max);
+        connection.tally(&tally);
+        let watch = tally.watch();
+        let served = async {
+            let mut again: Option<Stream> = Some(connection);
+            while let Some(stream) = again {
+                again = self.proxy.process_new(stream, &watch).await;
+            }
+        };
+        tokio::select! {
+            () = served => {}
+            () = tally.ended(stopping) => {}
         }
     }
 }

@@ -17,6 +17,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::handshake;
+use super::tally::Tally;
 use crate::gateway::{Active, Guard, Handled, Passage, Reason, Trail, host};
 use crate::observe::metrics::Attempt;
 use crate::upstream::{Candidate, Nominated, SendError, Tries, Turn, forwarded, is_ours};
@@ -64,6 +65,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         if session.is_http2() {
             ctx.active = Some(self.guard.shared().enter());
+            Tally::count(session.as_downstream());
         }
         let Some(trail) = ctx.trail.as_mut() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a trail");

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 use crate::bodies::{LENGTHS, assert_arrived, noise};
-use crate::harness::{Gateway, H2, Upstream, route_yaml, sign_github, until};
+use crate::harness::{Client, Gateway, H2, Upstream, route_yaml, sign_github, until};
 
 /// The largest frame there may be unless more was agreed on.
 const FRAME: usize = 16_384;
@@ -315,6 +315,54 @@ async fn a_connection_without_requests_is_ended() {
     assert_eq!(used.ask(event(b"{}", &[])).await.unwrap().status(), 200);
     never_used.ended().await;
     used.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_carries_so_many_requests_and_ends() {
+    // A connection that lives for ever is one that no deployment, and no change of certificates, ever reaches.
+    let upstream = Upstream::holding(|_| 200).await;
+    let gateway = gateway(&upstream, "requests_each: 3", "").await;
+    for round in 0..2 {
+        let mut client = H2::connect(gateway.address).await;
+        let mut streams = Vec::new();
+        for n in 0..3 {
+            let body = format!("{{\"n\":{}}}", round * 3 + n);
+            let request = event(body.as_bytes(), &[]).map(drop);
+            let mut stream = client.open(request, false).await.unwrap();
+            stream.send(body.into_bytes(), FRAME, true).await;
+            upstream.reached(round * 3 + n + 1).await;
+            streams.push(stream);
+        }
+        // What is under way is finished after the farewell; nothing new begins.
+        upstream.release(3);
+        for stream in streams {
+            assert_eq!(stream.answer().await.unwrap().status(), 200);
+        }
+        client.ended().await;
+    }
+    assert_eq!(upstream.count(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_at_a_time_and_windows_are_announced() {
+    // A client that is told of no bound opens a thousand streams, and each of them may hold a body.
+    let upstream = Upstream::unreachable().await;
+    let gateway = gateway(&upstream, "head_bytes: 20KiB", "").await;
+    let mut client = Client::connect(gateway.address).await;
+    client
+        .send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await;
+    let head = client.bytes(9).await;
+    assert_eq!(head[3], 4, "SETTINGS");
+    let settings = client.bytes(usize::from(head[2])).await;
+    let announced: Vec<_> = settings
+        .chunks(6)
+        .map(|s| (s[1], u32::from_be_bytes([s[2], s[3], s[4], s[5]])))
+        .collect();
+    // MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE.
+    for setting in [(3, 100), (4, 64 * 1024), (6, 20 * 1024)] {
+        assert!(announced.contains(&setting), "{announced:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
