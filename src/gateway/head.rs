@@ -83,7 +83,9 @@ pub(crate) fn frame_h2(request: &RequestHeader) -> Result<(), Reason> {
 }
 
 fn strict(raw: &[u8]) -> Option<Framed<'_>> {
-    let mut lines = Lines(raw.strip_suffix(b"\r\n\r\n")?);
+    // The first empty line ends it: nothing may stand behind one, another empty line included.
+    let raw = raw.strip_suffix(b"\r\n\r\n").filter(|raw| !raw.ends_with(b"\r\n"))?;
+    let mut lines = Lines(raw);
     let (target, version) = request_line(lines.next()??)?;
     let mut framing = Framing::default();
     let mut count = 0_usize;

@@ -108,8 +108,8 @@ impl Table {
     /// Whether some server could take `path` for a protected one.
     fn resembles(&self, path: &str) -> bool {
         let path = decoded(path);
-        // Some servers end the whole path where others end a segment.
-        let end = path.iter().position(|b| ends_segment(*b) && *b != b';');
+        // Some servers end the whole path where others end a segment; at a `;`, old Jetty.
+        let end = path.iter().position(|b| ends_segment(*b));
         let cut = end.and_then(|end| path.get(..end));
         let readings = [Some(&*path), cut].into_iter().flatten();
         readings

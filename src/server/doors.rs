@@ -26,7 +26,8 @@ pub struct DoorSettings {
 const DESCRIPTORS_RESERVED: u64 = 64;
 
 impl DoorSettings {
-    /// Lowers the number of connections to what `descriptors` have room for: each may need another one upstream.
+    /// Lowers the number of connections to what `descriptors` have room for: each may need another one upstream. Then
+    /// no client has more than half of them: a share that was sized for more room would be all there is.
     pub fn fit(&mut self, descriptors: u64) {
         let room = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2)
             .unwrap_or(usize::MAX)
@@ -35,6 +36,7 @@ impl DoorSettings {
             let asked = self.connections_max;
             log::warn!("{descriptors} descriptors have room for {room} connections, not for {asked}");
             self.connections_max = room;
+            self.client_connections_max = self.client_connections_max.min((room / 2).max(1));
         }
     }
 }
@@ -133,6 +135,24 @@ mod tests {
         let mut place = doors.enter()?;
         place.of(client.parse().unwrap())?;
         Ok(place)
+    }
+
+    #[test]
+    fn few_descriptors_are_nobodys_alone() {
+        // With 256 descriptors there is room for 96 connections, which one client's share of 1000 would fill.
+        let fitted = |descriptors| {
+            let mut settings = DoorSettings {
+                connections_max: 8192,
+                client_connections_max: 1000,
+            };
+            settings.fit(descriptors);
+            (settings.connections_max, settings.client_connections_max)
+        };
+        assert_eq!(fitted(256), (96, 48));
+        assert_eq!(fitted(3000), (1468, 734));
+        assert_eq!(fitted(10_000), (4968, 1000));
+        assert_eq!(fitted(20_000), (8192, 1000));
+        assert_eq!(fitted(64), (1, 1));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod edge;
 mod embedding;
 mod first;
 mod forwarding;
+mod fuzz;
 mod h2;
 mod handshakes;
 mod harness;
