@@ -5,6 +5,7 @@
 //! more fails too, so that the tables only shrink by themselves.
 
 mod source;
+mod supply;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
