@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::Way;
 use crate::answer::{Answer, Complete};
 use crate::webhook::{Request, Webhooks};
 
@@ -13,10 +14,10 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Opens `connections`, one answered webhook each, prints `ready`, waits for the end of standard input and prints how many
 /// are still open: a proxy that saves memory by hanging up shows.
-pub(crate) fn hold(port: u16, mut webhooks: Webhooks, connections: usize) -> anyhow::Result<()> {
+pub(crate) fn hold(way: Way, mut webhooks: Webhooks, connections: usize) -> anyhow::Result<()> {
     let mut held = Vec::with_capacity(connections);
     for _ in 0..connections {
-        held.push(exchange(port, &mut webhooks)?.0);
+        held.push(exchange(way, &mut webhooks)?.0);
     }
     println!("ready");
     io::stdout().flush()?;
@@ -26,13 +27,12 @@ pub(crate) fn hold(port: u16, mut webhooks: Webhooks, connections: usize) -> any
 }
 
 /// The status that one webhook is answered with.
-pub(crate) fn status_of_one(port: u16, mut webhooks: Webhooks) -> anyhow::Result<u16> {
-    Ok(exchange(port, &mut webhooks)?.1.status)
+pub(crate) fn status_of_one(way: Way, mut webhooks: Webhooks) -> anyhow::Result<u16> {
+    Ok(exchange(way, &mut webhooks)?.1.status)
 }
 
-fn exchange(port: u16, webhooks: &mut Webhooks) -> anyhow::Result<(TcpStream, Complete)> {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).context("connect")?;
-    socket.set_nodelay(true)?;
+fn exchange(way: Way, webhooks: &mut Webhooks) -> anyhow::Result<(TcpStream, Complete)> {
+    let mut socket = way.connect().context("connect")?;
     socket.set_read_timeout(Some(ANSWER_TIME_MAX))?;
     socket.set_write_timeout(Some(ANSWER_TIME_MAX))?;
     let (mut request, mut answer, mut buffer) = (Request::default(), Answer::default(), [0; 4096]);

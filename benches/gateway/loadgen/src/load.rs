@@ -15,6 +15,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use serde_json::Value;
 
+use crate::Way;
 use crate::answer::{Answer, Complete};
 use crate::webhook::{Request, Webhooks};
 use crate::window::{self, Watched, Window};
@@ -48,6 +49,9 @@ pub(crate) struct Plan {
     /// Hypervisor steal, all cores together, that a clean window may have, in milliseconds.
     #[arg(long, default_value_t = 10)]
     steal_ms: u64,
+    /// Requests after which a connection is replaced by a new one; 0: never.
+    #[arg(long, default_value_t = 0)]
+    requests_each: u64,
     #[arg(long, default_value_t = 200)]
     expect: u16,
     /// name=pid,pid of processes whose CPU time is reported; may be repeated.
@@ -55,14 +59,14 @@ pub(crate) struct Plan {
     watch: Vec<Watched>,
 }
 
-/// Loads 127.0.0.1:`port` as planned; the figures.
+/// Loads the target as planned; the figures.
 ///
 /// # Errors
 /// When the target cannot be reached or falls silent.
-pub(crate) fn run(port: u16, webhooks: Webhooks, plan: &Plan) -> anyhow::Result<Value> {
+pub(crate) fn run(way: Way, webhooks: Webhooks, plan: &Plan) -> anyhow::Result<Value> {
     // The default slack of 50 us would delay what is due and be taken for the proxy's latency.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).context("timer slack")?;
-    let mut load = Load::connect(port, webhooks, plan)?;
+    let mut load = Load::connect(way, webhooks, plan)?;
     load.serve_for(Duration::from_secs_f64(plan.warm))?;
     let (mut windows, mut clean) = (Vec::new(), 0);
     while windows.len() < plan.windows_max && clean < plan.clean_windows {
@@ -115,15 +119,18 @@ struct Client {
     /// When the webhook in flight was due.
     due: Option<Instant>,
     unsent: bool,
+    /// Answers on this connection.
+    answered: u64,
 }
 
 struct Load {
-    port: u16,
+    way: Way,
     webhooks: Webhooks,
     epoll: OwnedFd,
     clients: Vec<Client>,
     /// Clients without a webhook in flight.
     idle: Vec<usize>,
+    requests_each: u64,
     pace: Pace,
     last_answer: Instant,
     window: Option<Window>,
@@ -131,10 +138,10 @@ struct Load {
 }
 
 impl Load {
-    fn connect(port: u16, webhooks: Webhooks, plan: &Plan) -> anyhow::Result<Self> {
+    fn connect(way: Way, webhooks: Webhooks, plan: &Plan) -> anyhow::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let clients = (0..plan.connections)
-            .map(|id| Client::connect(port, &epoll, id))
+            .map(|id| Client::connect(way, &epoll, id))
             .collect::<Result<_, _>>()?;
         let now = Instant::now();
         let pace = match plan.rate > 0.0 {
@@ -146,11 +153,12 @@ impl Load {
         };
         let idle = (0..plan.connections).collect();
         Ok(Self {
-            port,
+            way,
             webhooks,
             epoll,
             clients,
             idle,
+            requests_each: plan.requests_each,
             pace,
             last_answer: now,
             window: None,
@@ -225,7 +233,9 @@ impl Load {
             Ok(None) => {}
             Ok(Some(complete)) => {
                 // An answer before the end of the request leaves the connection in the middle of a body.
-                let spent = complete.close || self.clients[id].unsent;
+                self.clients[id].answered += 1;
+                let worn = self.requests_each > 0 && self.clients[id].answered >= self.requests_each;
+                let spent = complete.close || self.clients[id].unsent || worn;
                 self.finish(id, complete.status);
                 if spent {
                     self.reconnect(id)?;
@@ -280,7 +290,7 @@ impl Load {
 
     fn reconnect(&mut self, id: usize) -> anyhow::Result<()> {
         // The socket that is replaced is closed, which takes it off the epoll.
-        self.clients[id] = Client::connect(self.port, &self.epoll, id)?;
+        self.clients[id] = Client::connect(self.way, &self.epoll, id)?;
         if let Some(window) = &mut self.window {
             window.count_reconnect();
         }
@@ -289,9 +299,8 @@ impl Load {
 }
 
 impl Client {
-    fn connect(port: u16, epoll: &OwnedFd, id: usize) -> anyhow::Result<Self> {
-        let socket = TcpStream::connect(("127.0.0.1", port)).context("connect")?;
-        socket.set_nodelay(true)?;
+    fn connect(way: Way, epoll: &OwnedFd, id: usize) -> anyhow::Result<Self> {
+        let socket = way.connect().context("connect")?;
         socket.set_nonblocking(true)?;
         let interest =
             epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
@@ -302,6 +311,7 @@ impl Client {
             answer: Answer::default(),
             due: None,
             unsent: false,
+            answered: 0,
         })
     }
 }

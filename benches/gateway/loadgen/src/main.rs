@@ -14,8 +14,12 @@ mod load;
 mod webhook;
 mod window;
 
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use rustix::net;
 
 use crate::webhook::Webhooks;
 
@@ -65,22 +69,57 @@ struct Target {
     /// Part of every body; two runs against one gateway process need two seeds.
     #[arg(long)]
     seed: u64,
+    /// Address to connect from: everything in 127.0.0.0/8 is this machine.
+    #[arg(long, default_value = "127.0.0.1")]
+    from: Ipv4Addr,
+    /// Claim another client in each request, in every header that some proxy writes.
+    #[arg(long)]
+    spoof: bool,
 }
 
 impl Target {
+    fn way(&self) -> Way {
+        Way {
+            from: self.from,
+            port: self.port,
+        }
+    }
+
     /// The key comes from the environment, as it does for every system under test.
     fn webhooks(&self) -> anyhow::Result<Webhooks> {
         let secret = std::env::var("SECRET").context("SECRET is not set")?;
         let key = if self.forge { "not-the-secret" } else { secret.as_str() };
-        Webhooks::new(self.port, &self.path, self.body_bytes, self.seed, key.as_bytes())
+        let mut webhooks = Webhooks::new(self.port, &self.path, self.body_bytes, self.seed, key.as_bytes())?;
+        webhooks.spoof(self.spoof);
+        Ok(webhooks)
+    }
+}
+
+/// A way to the target: an address of this machine, and a port of 127.0.0.1.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    from: Ipv4Addr,
+    port: u16,
+}
+
+impl Way {
+    /// # Errors
+    /// Those of the sockets.
+    pub(crate) fn connect(self) -> io::Result<TcpStream> {
+        let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
+        net::bind(&socket, &SocketAddrV4::new(self.from, 0))?;
+        net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port))?;
+        let socket = TcpStream::from(socket);
+        socket.set_nodelay(true)?;
+        Ok(socket)
     }
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().mode {
-        Mode::Run { target, plan } => println!("{}", load::run(target.port, target.webhooks()?, &plan)?),
-        Mode::Idle { target, connections } => idle::hold(target.port, target.webhooks()?, connections)?,
-        Mode::One { target } => println!("{}", idle::status_of_one(target.port, target.webhooks()?)?),
+        Mode::Run { target, plan } => println!("{}", load::run(target.way(), target.webhooks()?, &plan)?),
+        Mode::Idle { target, connections } => idle::hold(target.way(), target.webhooks()?, connections)?,
+        Mode::One { target } => println!("{}", idle::status_of_one(target.way(), target.webhooks()?)?),
     }
     Ok(())
 }

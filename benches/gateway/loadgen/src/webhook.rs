@@ -26,6 +26,7 @@ pub(crate) struct Webhooks {
     mac: Hmac<Sha256>,
     seed: u64,
     count: u64,
+    spoofs: bool,
 }
 
 /// One webhook on its way out of one connection. Reused, so that sending allocates nothing.
@@ -65,7 +66,13 @@ impl Webhooks {
             mac,
             seed,
             count: 0,
+            spoofs: false,
         })
+    }
+
+    /// Whether each webhook claims to be of another client.
+    pub(crate) fn spoof(&mut self, spoofs: bool) {
+        self.spoofs = spoofs;
     }
 
     /// Makes `request` the next webhook, unsent.
@@ -85,6 +92,15 @@ impl Webhooks {
             seed >> 32,
             count
         )?;
+        if self.spoofs {
+            let [a, b, c, d] = (count as u32).to_be_bytes();
+            let client = format!("{}.{b}.{c}.{d}", a | 1);
+            write!(
+                request.head,
+                "X-Forwarded-For: {client}\r\nForwarded: for={client}\r\nX-Real-IP: {client}\r\n\
+                 True-Client-IP: {client}\r\nCF-Connecting-IP: {client}\r\nX-Client-IP: {client}\r\n"
+            )?;
+        }
         request.head.extend_from_slice(b"X-Hub-Signature-256: sha256=");
         for byte in signature {
             request

@@ -1,0 +1,48 @@
+"""Applications behind the gateway that a benchmark has no use for.
+
+The first port answers a megabyte to everything: for clients that do not read. The second does one thing at a time in
+five milliseconds, 200 a second, for events that come faster.
+"""
+
+import asyncio
+import sys
+
+LARGE = bytes(1 << 20)
+SLOW_SECONDS = 0.005
+
+
+def answer(body):
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+async def serve(reader, writer, respond):
+    try:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+            if length:
+                await reader.readexactly(int(length[0].split(b":")[1]))
+            writer.write(await respond())
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError):
+        pass
+    finally:
+        writer.close()
+
+
+async def main():
+    large, turn = answer(LARGE), asyncio.Lock()
+
+    async def at_once():
+        return large
+
+    async def in_turn():
+        async with turn:
+            await asyncio.sleep(SLOW_SECONDS)
+            return answer(b"ok")
+
+    servers = [await asyncio.start_server(lambda r, w, f=respond: serve(r, w, f), "127.0.0.1", int(port), backlog=4096)
+               for port, respond in zip(sys.argv[1:], (at_once, in_turn))]
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+asyncio.run(main())
