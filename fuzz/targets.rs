@@ -37,8 +37,11 @@ const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 const SECRET: &str = "c2VjcmV0IG9mIHRoZSBmdXp6ZXJzIQ==";
 const PATH: &str = "/webhooks/github";
 
+/// A name and what goes by it.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [Target; 8] = [
     ("head", head),
     ("path", path),
     ("signature", signature),
@@ -425,12 +428,15 @@ pub fn request(bytes: &[u8]) {
     STAGE.with_borrow_mut(|stage| stage.get_or_insert_with(Stage::open).play(bytes));
 }
 
+/// Heads and bodies, as they arrived upstream.
+type Seen = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// A gateway and its upstreams, on one thread.
 struct Stage {
     runtime: Runtime,
     gateway: SocketAddr,
     guard: Arc<Guard>,
-    seen: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    seen: Seen,
     log: Log,
     _server: Server,
 }
@@ -574,7 +580,7 @@ fn judge(head: &str, body: &[u8]) {
 }
 
 /// An upstream that keeps what it gets and answers 200.
-async fn record(listener: TcpListener, seen: Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
+async fn record(listener: TcpListener, seen: Seen) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let seen = Arc::clone(&seen);
         tokio::spawn(async move {

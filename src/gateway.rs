@@ -58,6 +58,7 @@ pub use rules::{ClientSettings, Deliver, DestinationSettings, GatewaySettings, R
 pub use shared::Shared;
 pub use trail::Trail;
 
+use admit::Unknown;
 pub(crate) use admit::{Place as Active, subscriber};
 pub use head::{Framed, ProxyHeader, frame};
 pub(crate) use head::{host, trailer};
@@ -98,6 +99,8 @@ pub(crate) struct Passage {
     pub(crate) upstream: Arc<Upstream>,
     /// Who sent it, for `x-forwarded-*`.
     pub(crate) sender: Sender,
+    /// Over HTTP/2, where a client has any number of requests at once, its place among those that have proven nothing.
+    _unproven: Option<Unknown>,
 }
 
 /// How the corridor ends when it does not refuse.
@@ -235,7 +238,14 @@ impl Guard {
         let route = match rules.find(head::host(request), head::target(request))? {
             Found::Passthrough(upstream) => {
                 let (upstream, sender) = (Arc::clone(upstream), head.sender());
-                return Ok(End::Passthrough(Passage { upstream, sender }));
+                // Each may hold half a megabyte of an answer that nobody reads.
+                let counted = session.is_http2();
+                let enter = || shared.unproven.enter(head.client, rules.client_in_flight_max());
+                return Ok(End::Passthrough(Passage {
+                    upstream,
+                    sender,
+                    _unproven: counted.then(enter).transpose()?,
+                }));
             }
             Found::Webhook(route) => route,
         };

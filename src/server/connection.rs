@@ -28,6 +28,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::chunks::{Broken, Chunks};
+use super::frames::{Flood, Frames};
 use super::tally::Tally;
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
@@ -46,6 +47,8 @@ pub(crate) struct Connection {
     unsent: BytesMut,
     /// The body on its way, if it comes in chunks.
     chunks: Option<Chunks>,
+    /// What was read so far, if it is HTTP/2.
+    frames: Option<Box<Frames>>,
     /// How often something came to be read or sent.
     socket: Arc<SocketDigest>,
     tls: Option<Arc<SslDigest>>,
@@ -78,6 +81,7 @@ impl Connection {
             again: BytesMut::new(),
             unsent: BytesMut::new(),
             chunks: None,
+            frames: None,
             socket,
             tls,
             tally: None,
@@ -108,6 +112,11 @@ impl Connection {
     /// From here on every byte read goes through `chunks`, which has read what was taken already.
     pub(super) fn judge(&mut self, chunks: Option<Chunks>) {
         self.chunks = chunks;
+    }
+
+    /// From here on it is HTTP/2: frames that ask for nothing are counted.
+    pub(super) fn count(&mut self, frames: Frames) {
+        self.frames = Some(Box::new(frames));
     }
 
     /// Puts bytes back, to be read before all others.
@@ -173,11 +182,18 @@ impl AsyncRead for Connection {
         let connection = self.get_mut();
         let before = buf.filled().len();
         ready!(connection.poll_fill(context, buf))?;
+        let read = buf.filled().get(before..).unwrap_or_default();
+        if let Some(frames) = &mut connection.frames
+            && let Err(Flood) = frames.read(read)
+        {
+            log::debug!("a connection of HTTP/2 is ended: frames that ask for nothing");
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let Some(chunks) = &mut connection.chunks else {
             return Poll::Ready(Ok(()));
         };
         // What is broken stays so: `chunks` does not get over the byte that it stumbled on.
-        let judged = chunks.read(buf.filled().get(before..).unwrap_or_default());
+        let judged = chunks.read(read);
         Poll::Ready(judged.map_err(|Broken| io::ErrorKind::InvalidData.into()))
     }
 }

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::chunks::{Broken, Chunks};
 use super::connection::Connection;
+use super::frames::Frames;
 use super::proxy::Gateway;
 use super::tally::Tally;
 use crate::gateway::{Active, Guard, Reason, Rules, Trail, frame, refuse_raw};
@@ -83,6 +84,7 @@ impl Ingress {
             Head::Http2(preface) => {
                 drop(active);
                 connection.unread(&preface);
+                connection.count(Frames::new(self.guard.shared().clock()));
                 self.proxied(connection, stopping).await;
                 return None;
             }

@@ -1,13 +1,13 @@
 """Applications behind the gateway that a benchmark has no use for.
 
-The first port answers a megabyte to everything: for clients that do not read. The second does one thing at a time in
+The first port answers 128 KiB to everything: for clients that do not read. The second does one thing at a time in
 five milliseconds, 200 a second, for events that come faster.
 """
 
 import asyncio
 import sys
 
-LARGE = bytes(1 << 20)
+LARGE = bytes(1 << 17)
 SLOW_SECONDS = 0.005
 
 

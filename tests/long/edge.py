@@ -11,6 +11,8 @@ beside the attack and without it. `slow` needs slowhttptest (Debian's package of
 import argparse
 import concurrent.futures
 import datetime
+import hashlib
+import hmac
 import json
 import os
 import random
@@ -19,6 +21,7 @@ import shutil
 import signal
 import socket
 import ssl
+import statistics
 import subprocess
 import sys
 import time
@@ -330,45 +333,88 @@ def labels(bench, seconds=0, count=1_000_000):
     bench.start()
     before, rss = bench.metrics().count("\n"), bench.rss_kib()
     began = time.monotonic()
-    share = count // 4
-    with concurrent.futures.ProcessPoolExecutor(4) as pool:
+    share = count // 8
+    with concurrent.futures.ProcessPoolExecutor(8) as pool:
         statuses = {}
-        for one in pool.map(scatter, [share] * 4):
+        for one in pool.map(scatter, [share] * 8):
             for status, times in one.items():
                 statuses[status] = statuses.get(status, 0) + times
     after = bench.metrics().count("\n")
     return report("labels", {
         "requests": sum(statuses.values()), "statuses": statuses, "seconds": round(time.monotonic() - began),
         "metrics_lines": [before, after], "rss_growth_mib": round((bench.rss_kib() - rss) / 1024, 1)},
-        all=(sum(statuses.values()) == 4 * share, "every request answered"),
+        all=(sum(statuses.values()) == 8 * share, "every request answered"),
         bounded=(after - before < 200, "no series by what a stranger sends"),
         memory=(bench.rss_kib() - rss < 64 * 1024, "memory flat"))
 
 
 def scatter(count):
-    """Sends `count` requests of which no two are alike, fifty at a time; how often which status came."""
-    chance, statuses = random.Random(os.getpid()), {}
-    with socket.create_connection(("127.0.0.1", PORT)) as stream:
-        answers = stream.makefile("rb")
-        for _ in range(count // 50):
-            batch = []
-            for _ in range(50):
-                word = "%016x" % chance.getrandbits(64)
-                # Unknown paths over a method that the pass-through's backend is not asked for, and forgeries.
-                path = PATH if chance.random() < 0.5 else f"{PATH}/%2e%2e/{word}"
-                batch.append(f"POST {path}?{word}={word} HTTP/1.1\r\nHost: {word}.test\r\nUser-Agent: {word}\r\n"
-                             f"X-GitHub-Event: {word}\r\nX-GitHub-Delivery: {word}\r\nContent-Length: 0\r\n"
-                             f"X-Hub-Signature-256: sha256={word * 4}\r\nX-{word}: {word}\r\n\r\n")
-            stream.sendall("".join(batch).encode())
-            for _ in range(50):
-                status = answers.readline().split()[1].decode()
-                statuses[status] = statuses.get(status, 0) + 1
-                length = 0
-                while (line := answers.readline()) not in (b"\r\n", b""):
-                    if line.lower().startswith(b"content-length:"):
-                        length = int(line.split(b":")[1])
-                answers.read(length)
+    """Sends `count` requests of which no two are alike; how often which status came."""
+    chance, statuses = random.Random(os.urandom(8)), {}
+    stream, left = None, 0
+    for _ in range(count):
+        if not left:
+            # A connection takes 100,000 requests.
+            stream, left = socket.create_connection(("127.0.0.1", PORT)), 50_000
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        left -= 1
+        word = "%016x" % chance.getrandbits(64)
+        # Forgeries, and spellings that are refused.
+        path = PATH if chance.random() < 0.5 else f"{PATH}/%2e%2e/gh/%2e?{word}"
+        stream.sendall(f"POST {path} HTTP/1.1\r\nHost: {word}.test\r\nUser-Agent: {word}\r\n"
+                       f"X-GitHub-Event: {word}\r\nX-GitHub-Delivery: {word}\r\nContent-Length: 0\r\n"
+                       f"X-Hub-Signature-256: sha256={word * 4}\r\nX-{word}: {word}\r\n\r\n".encode())
+        # Refusals are short: one packet.
+        status = stream.recv(4096).split(b" ", 2)[1].decode()
+        statuses[status] = statuses.get(status, 0) + 1
     return statuses
+
+
+@case
+def uniform(bench, seconds=0, count=8000):
+    """Everything that a signature can lack is refused with the same bytes, and after the same time."""
+    expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5)
+    bench.start(expires=f"{expires:%Y-%m-%dT%H:%M:%SZ}")
+    time.sleep(6)
+    good = True
+    for size in (1024, 65536):
+        body = b"x" * size
+        requests = {kind: spoilt(kind, body) for kind in ("missing", "malformed", "stale", "mismatch", "unknown_key")}
+        times, answers = {kind: [] for kind in requests}, {kind: set() for kind in requests}
+        with socket.create_connection(("127.0.0.1", PORT)) as stream:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # In turn, so that every change of the machine's mood meets all of them.
+            for _ in range(count if size < 4096 else count // 4):
+                for kind, request in requests.items():
+                    began = time.perf_counter()
+                    stream.sendall(request)
+                    answer = stream.recv(4096)
+                    times[kind].append(time.perf_counter() - began)
+                    lines = answer.split(b"\r\n")
+                    answers[kind].add(b"\r\n".join(line for line in lines if not line.lower().startswith(b"date:")))
+        medians = {kind: statistics.median(each) * 1e6 for kind, each in times.items()}
+        spread = max(medians.values()) / min(medians.values())
+        refused = bench.metrics()
+        met = [kind for kind in requests if f'reason="verify/{kind}"' in refused]
+        good &= report("uniform", {"body": size, "median_us": {kind: round(at, 1) for kind, at in medians.items()},
+                                   "slowest_to_fastest": round(spread, 3), "reasons_met": met},
+                       bytes=(len(set.union(*answers.values())) == 1, "the same bytes"),
+                       met=(len(met) == 5, "all five reasons met"),
+                       time=(spread <= 1.1, "medians within 10 %"))
+    return good
+
+
+def spoilt(kind, body):
+    now = int(time.time())
+    at = now - 3600 if kind == "stale" else now
+    key = stand.SECRET if kind in ("stale", "unknown_key") else "not the secret"
+    mac = hmac.new(key.encode(), b"%d." % at + body, hashlib.sha256).hexdigest()
+    value = {"malformed": f"t={at},v1={mac[:-1]}", "missing": ""}.get(kind, f"t={at},v1={mac}")
+    path = "/hooks/expired" if kind == "unknown_key" else "/hooks/stripe"
+    # A header of another name where there is none, so that all are of one length.
+    name = "Xtripe-Signature" if kind == "missing" else "Stripe-Signature"
+    value = value or f"t={at},v1={mac}"
+    return (f"POST {path} HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
 
 
 @case

@@ -51,6 +51,18 @@ routes:
     secrets: [{{ env: SECRET }}]
     upstream: {upstream}
     limits: {{ {route} }}
+  - name: stripe
+    path: /hooks/stripe
+    provider: stripe
+    secrets: [{{ env: SECRET }}]
+    upstream: app
+    limits: {{ {route} }}
+  - name: expired
+    path: /hooks/expired
+    provider: stripe
+    secrets: [{{ env: SECRET, until: {expires} }}]
+    upstream: app
+    limits: {{ {route} }}
 passthrough: {passthrough}
 """
 NO_LIMITS = {
@@ -59,6 +71,7 @@ NO_LIMITS = {
     "route": "rate: 1000000/s, burst: 1000000, in_flight: 100000",
     "passthrough": "large",
     "upstream": "app",
+    "expires": "2099-01-01T00:00:00Z",
     "more_listen": "",
 }
 
@@ -93,7 +106,8 @@ class Stand:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.backends = [
             children.start([*FIRST, self.upstream_binary, UPSTREAM], core=LOAD_CORE, log=f"long-{PORT}-upstream.log"),
-            children.start([*FIRST, sys.executable, HERE / "backends.py", LARGE, SLOW], core=LOAD_CORE, log=f"long-{PORT}-backends.log"),
+            # Of what attackers ask for, not of the honest.
+            children.start([sys.executable, HERE / "backends.py", LARGE, SLOW], core=LOAD_CORE, log=f"long-{PORT}-backends.log"),
         ]
         for child, port in zip(self.backends, (UPSTREAM, SLOW)):
             children.wait_until_listening(child, port)

@@ -9,30 +9,30 @@ use tokio::net::TcpStream;
 
 use crate::harness::{Gateway, Upstream, route_yaml, sign_github};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
+pub(super) const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
-const BODY: &[u8] = b"{\"a\":1}";
+pub(super) const BODY: &[u8] = b"{\"a\":1}";
 
-type Field = (Vec<u8>, Vec<u8>);
+pub(super) type Field = (Vec<u8>, Vec<u8>);
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// HPACK: a literal that is not indexed, without Huffman coding.
-fn field((name, value): &Field) -> Vec<u8> {
+pub(super) fn field((name, value): &Field) -> Vec<u8> {
     let text = |bytes: &[u8]| {
         let length = match bytes.len() {
             short @ 0..127 => vec![short as u8],
@@ -43,16 +43,16 @@ fn field((name, value): &Field) -> Vec<u8> {
     [&[0][..], &text(name), &text(value)].concat()
 }
 
-fn block(fields: &[Field]) -> Vec<u8> {
+pub(super) fn block(fields: &[Field]) -> Vec<u8> {
     fields.iter().flat_map(field).collect()
 }
 
-fn pair(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Field {
+pub(super) fn pair(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Field {
     (name.as_ref().to_vec(), value.as_ref().to_vec())
 }
 
 /// The head of a genuine event.
-fn genuine() -> Vec<Field> {
+pub(super) fn genuine() -> Vec<Field> {
     vec![
         pair(":method", "POST"),
         pair(":scheme", "http"),
