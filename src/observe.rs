@@ -13,6 +13,7 @@
 mod access;
 mod escape;
 pub mod metrics;
+pub mod panics;
 mod process_log;
 mod record;
 mod rfc3339;

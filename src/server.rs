@@ -11,6 +11,7 @@ mod connection;
 mod desk;
 mod doors;
 mod drain;
+mod frames;
 mod handshake;
 mod ingress;
 mod listen;

@@ -11,7 +11,7 @@ use super::{EX_CONFIG, complain};
 use crate::clock::Clock;
 use crate::config::{Placed, Plan, Reloaded, Watch, plan_file, reload, server_address};
 use crate::gateway::{Deliver, Guard, ReplayPolicy, RouteSettings};
-use crate::observe::{AccessLog, ProcessLog, ProcessLogSettings};
+use crate::observe::{AccessLog, ProcessLog, ProcessLogSettings, panics};
 use crate::server::{Bound, ListenSettings, Server};
 
 #[derive(Args)]
@@ -38,6 +38,7 @@ impl Run {
         let upstream = upstream.map_err(anyhow::Error::msg).context("--upstream")?;
         let settings = ProcessLogSettings::at(plan.log.level);
         ProcessLog::install(&settings, clock.clone()).map_err(|_| anyhow!("another log is installed"))?;
+        panics::watch();
         let bound = Bound::new(&plan.server)?;
         let placed = Placed {
             sample: bound.sample(),

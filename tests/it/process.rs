@@ -1,5 +1,6 @@
 //! The program itself, as a process: what it says, how it ends, what it obeys, and what it never tells.
 
+mod canaries;
 mod commands;
 mod disk;
 mod events;

@@ -9,6 +9,7 @@ use prometheus::{Counter, Gauge, IntCounter, IntGauge, Opts, Registry};
 use super::families::{counter, gauge, register};
 use super::labels::Watched;
 use super::process::ProcessStats;
+use crate::observe::panics;
 
 type Reading = Box<dyn Fn() -> u64 + Send + Sync>;
 
@@ -18,6 +19,7 @@ pub(super) struct Watches {
     replay_entries: (IntGauge, Option<Reading>),
     replay_capacity: (IntGauge, Option<Reading>),
     log_lines_dropped: (IntCounter, Option<Reading>),
+    panics: IntCounter,
     process: Option<ProcessSeries>,
 }
 
@@ -31,6 +33,11 @@ impl Watches {
             log_lines_dropped: (
                 counter(registry, "log_lines_dropped_total", "Access-log lines that were lost."),
                 None,
+            ),
+            panics: counter(
+                registry,
+                "panics_total",
+                "Mistakes of this program that cost a request.",
             ),
             process: ProcessStats::read().map(|_| ProcessSeries::new(registry)),
         }
@@ -55,6 +62,7 @@ impl Watches {
             // A counter has no `set`; the difference keeps it growing for anybody who reads between.
             counter.inc_by(read().saturating_sub(counter.get()));
         }
+        self.panics.inc_by(panics::count().saturating_sub(self.panics.get()));
         if let (Some(series), Some(stats)) = (&self.process, ProcessStats::read()) {
             series.show(&stats);
         }

@@ -97,9 +97,17 @@ impl Sns {
             .route_called("sns", &verified, keys)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.upstream.address
+    }
+
     /// A world in which every name is this one's address.
     pub fn world(&self) -> World {
-        let names: Arc<dyn Resolve> = Arc::clone(&self.names) as _;
+        self.world_resolved_by(Arc::clone(&self.names) as _)
+    }
+
+    /// A world with another resolver.
+    pub fn world_resolved_by(&self, names: Arc<dyn Resolve>) -> World {
         World::of(
             names,
             |address| address.ip().is_loopback(),

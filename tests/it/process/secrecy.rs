@@ -126,7 +126,7 @@ async fn neither_secrets_nor_bodies_nor_signatures_are_told() {
 }
 
 /// Fails when `told` has `canary` in any spelling, whatever the case of its letters.
-fn absent(canary: &str, told: &str, level: &str) {
+pub(super) fn absent(canary: &str, told: &str, level: &str) {
     let told = told.to_lowercase();
     for spelling in spellings(canary) {
         if let Some(at) = told.find(&spelling.to_lowercase()) {
