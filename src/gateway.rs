@@ -18,6 +18,7 @@ mod admit;
 mod body;
 mod confirm;
 mod dispatch;
+mod exchange;
 mod handshake;
 mod head;
 mod refusal;
@@ -36,6 +37,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Version;
 use pingora_core::protocols::http::ServerSession;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
@@ -60,8 +62,9 @@ pub use trail::Trail;
 
 use admit::Unknown;
 pub(crate) use admit::{Place as Active, subscriber};
-pub use head::{Framed, ProxyHeader, frame};
-pub(crate) use head::{host, trailer};
+pub(crate) use exchange::{AnswerHead, Exchange, Gone, Length, Unread, WRITE_TIMEOUT, certified};
+pub use head::{ProxyHeader, frame};
+pub(crate) use head::{Request, host};
 pub(crate) use respond::refuse_raw;
 pub(crate) use route::loosest as loosest_path;
 use rules::{Route, Way};
@@ -81,9 +84,6 @@ pub struct Guard {
 
 /// How often upstreams are looked after.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// How long a sender may leave a piece of its answer unread.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who goes on with a request that the guard has looked at.
 pub(crate) enum Handled {
@@ -133,19 +133,19 @@ impl Guard {
     /// The first webhook waits until the host names of upstreams are looked up.
     pub async fn request_filter(self: &Arc<Self>, session: &mut ServerSession) -> bool {
         self.start_background();
-        let request = session.req_header();
         let rules = self.rules();
-        if !rules.concerns(head::target(request)) {
+        if !rules.concerns(head::target(session.req_header())) {
             return false;
         }
         self.looked_up.get_or_init(|| rules.look_up()).await;
         let mut trail = Trail::new(&self.shared.clock);
+        let request = Request::of_parts(session.req_header());
         let raw = session.as_http1().map(|http1| http1.get_headers_raw_bytes());
         match raw.as_deref().map(frame).transpose() {
-            Ok(_) => drop(self.handle(&rules, session, &mut trail).await),
-            Err(reason) => self.refuse(session, reason, &mut trail).await,
+            Ok(_) => drop(self.handle(&rules, &request, session, &mut trail).await),
+            Err(reason) => self.refuse(&request, session, reason, &mut trail).await,
         }
-        trail.close(&self.shared, Some(session.req_header()));
+        trail.close(&self.shared, Some(&request));
         true
     }
 
@@ -182,32 +182,37 @@ impl Guard {
     /// request ever sees.
     ///
     /// The raw head of an HTTP/1 request must have been judged by `frame` before.
-    pub(crate) async fn handle(&self, rules: &Rules, session: &mut ServerSession, trail: &mut Trail) -> Handled {
-        session.set_write_timeout(Some(WRITE_TIMEOUT));
+    pub(crate) async fn handle(
+        &self,
+        rules: &Rules,
+        request: &Request,
+        exchange: &mut impl Exchange,
+        trail: &mut Trail,
+    ) -> Handled {
         let walked = tokio::select! {
             biased;
-            walked = self.walk(rules, session, trail) => walked,
+            walked = self.walk(rules, request, exchange, trail) => walked,
             () = self.shared.drain_over.notified() => Err(Reason::Draining.into()),
         };
         if self.shared.is_draining() {
-            session.set_keepalive(None);
+            exchange.close();
         }
         match walked {
             Ok(End::Passthrough(passage)) => return Handled::Passthrough(passage),
             Ok(End::Answer(answer)) => {
                 let status = answer.status().as_u16();
-                let (written, streamed) = respond::answer(session, answer).await;
+                let (written, streamed) = respond::answer(exchange, request, answer).await;
                 if let Err(problem) = streamed {
                     log::warn!("an answer broke off while it was passed on: {problem}");
                 }
                 trail.wrote(Outcome::Forwarded, status, written);
             }
             Ok(End::Reply(outcome, reply)) => {
-                let written = respond::reply(session, &reply).await;
+                let written = respond::reply(exchange, request, &reply).await;
                 trail.wrote(outcome, reply.status, written);
             }
             Err(refusal) => {
-                let written = respond::refusal(session, refusal, trail.route(), rules).await;
+                let written = respond::refusal(exchange, request, refusal, trail.route(), rules).await;
                 trail.refused(refusal.reason, written);
             }
         }
@@ -216,26 +221,40 @@ impl Guard {
 
     /// Refuses a request that never walked the corridor, or left it for the pass-through and got no answer there. The
     /// connection ends with it.
-    pub(crate) async fn refuse(&self, session: &mut ServerSession, reason: Reason, trail: &mut Trail) {
-        session.set_keepalive(None);
-        let written = respond::refusal(session, reason.into(), None, &self.rules.load()).await;
+    pub(crate) async fn refuse(
+        &self,
+        request: &Request,
+        exchange: &mut impl Exchange,
+        reason: Reason,
+        trail: &mut Trail,
+    ) {
+        exchange.close();
+        let written = respond::refusal(exchange, request, reason.into(), None, &self.rules.load()).await;
         trail.refused(reason, written);
     }
 
     /// The corridor.
-    async fn walk(&self, rules: &Rules, session: &mut ServerSession, trail: &mut Trail) -> Result<End, Refusal> {
+    async fn walk(
+        &self,
+        rules: &Rules,
+        request: &Request,
+        exchange: &mut impl Exchange,
+        trail: &mut Trail,
+    ) -> Result<End, Refusal> {
         let shared = &*self.shared;
 
         // Head: who asks, and in one meaning.
-        let head = head::Head::of(session, rules.proxy_header(), |address| rules.trusts(address));
+        let (peer, tls) = (exchange.peer(), exchange.is_tls());
+        let head = head::Head::of(request, peer, tls, rules.proxy_header(), |address| {
+            rules.trusts(address)
+        });
         trail.client(head.client);
-        if session.is_http2() {
-            head::frame_h2(session.req_header())?;
+        if request.version == Version::HTTP_2 {
+            head::frame_h2(request)?;
         }
 
         // Route: for what.
-        let request = session.req_header();
-        let route = match rules.find(head::host(request), head::target(request))? {
+        let route = match rules.find(request.host(), &request.target)? {
             Found::Passthrough(upstream) => {
                 let (upstream, sender) = (Arc::clone(upstream), head.sender());
                 // Each may hold half a megabyte of an answer that nobody reads.
@@ -252,11 +271,11 @@ impl Guard {
         trail.routed(route);
         // Strangers learn no more than that they are strangers.
         route.allow.address(head.known_client())?;
-        route.allow.certificate(head::certified(session))?;
+        route.allow.certificate(exchange.certified())?;
         if !route.ignore_upgrade {
             head::stays_http(&request.headers)?;
         }
-        let taken = handshake::takes(route, &asked(session, &[]))?;
+        let taken = handshake::takes(route, &asked(request, &[]))?;
         head::unambiguous(&request.headers, route.verifier().scheme().security_headers())?;
 
         // Admit: before any byte of the body.
@@ -270,19 +289,19 @@ impl Guard {
         // Body, under the verifier's eyes.
         let proving = Head {
             method: &request.method,
-            target: head::target(request),
+            target: &request.target,
             headers: &request.headers,
         };
         let mut verification = verify::Verification::begin(route, proving, &shared.clock);
         let bounds = route.body_bounds(rules);
-        let body = body::read(session, bounds, &shared.clock, &mut memory, |piece| {
+        let body = body::read(exchange, request, bounds, &shared.clock, &mut memory, |piece| {
             verification.update(piece)
         })
         .await?;
         trail.received(body.len());
 
         // Handshake: an answer instead of an event, to questions that come unsigned by design.
-        let reply = handshake::unsigned(route, &asked(session, &body), taken, &shared.clock).await?;
+        let reply = handshake::unsigned(route, &asked(request, &body), taken, &shared.clock).await?;
         if let Some(reply) = reply {
             trail.met(&reply.label);
             return Ok(End::Reply(Outcome::Replied, reply.into()));
@@ -290,9 +309,7 @@ impl Guard {
 
         // Verify: proof, or the same 401 for everybody.
         let permit = verification.permit(&body, &shared.fetcher, trail).await?;
-        let facts = route
-            .provider
-            .facts(&session.req_header().headers, &body, Some(permit.proof()));
+        let facts = route.provider.facts(&request.headers, &body, Some(permit.proof()));
         trail.proven(&permit, &facts);
         drop(unproven);
         trail.placed(route.places.take(route.in_flight_max, Reason::Busy)?);
@@ -306,7 +323,7 @@ impl Guard {
         }
 
         // Handshake: an answer instead of an event, to questions that are signed.
-        if let Some(reply) = handshake::signed(route, &asked(session, &body), permit.proof(), &shared.clock) {
+        if let Some(reply) = handshake::signed(route, &asked(request, &body), permit.proof(), &shared.clock) {
             trail.met(&reply.label);
             return Ok(End::Reply(Outcome::Replied, reply.into()));
         }
@@ -318,7 +335,7 @@ impl Guard {
         };
 
         // Dispatch: from here on it is an event.
-        let event = Event::new(permit, facts, received(session, &head, route), body);
+        let event = Event::new(permit, facts, received(request, &head, route), body);
         match &route.way {
             Way::Forward(way) => {
                 let answer = dispatch::forward(shared, route, way, event, hold, trail).await?;
@@ -333,20 +350,18 @@ impl Guard {
 }
 
 /// The request, for who may answer it as a handshake.
-fn asked<'a>(session: &'a ServerSession, body: &'a [u8]) -> Asked<'a> {
-    let request = session.req_header();
+fn asked<'a>(request: &'a Request, body: &'a [u8]) -> Asked<'a> {
     Asked {
         method: &request.method,
-        target: head::target(request),
+        target: &request.target,
         headers: &request.headers,
         body,
     }
 }
 
 /// The head of a proven request, as the upstream will see it.
-fn received<'a>(session: &'a ServerSession, head: &head::Head, route: &'a Route) -> Received<'a> {
-    let request = session.req_header();
-    let target = head::target(request);
+fn received<'a>(request: &'a Request, head: &head::Head, route: &'a Route) -> Received<'a> {
+    let target = &*request.target;
     // A queued event has as many paths as destinations.
     let path = match &route.way {
         Way::Forward(way) => way.path.as_deref(),
@@ -361,7 +376,7 @@ fn received<'a>(session: &'a ServerSession, head: &head::Head, route: &'a Route)
             None => target.into(),
         },
         headers: &request.headers,
-        host: head::host(request),
+        host: request.host(),
         sender: head.sender(),
     }
 }

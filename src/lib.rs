@@ -38,6 +38,7 @@ pub mod store;
 pub mod upstream;
 
 pub mod clock;
+pub mod http1;
 mod nearest;
 pub mod observe;
 pub mod secret;

@@ -6,8 +6,8 @@
 
 mod admin;
 mod api;
-mod chunks;
 mod connection;
+mod date;
 mod desk;
 mod doors;
 mod drain;
@@ -18,6 +18,7 @@ mod listen;
 mod proxied;
 mod proxy;
 mod sample;
+mod session;
 mod tally;
 mod tls;
 

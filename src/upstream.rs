@@ -5,6 +5,7 @@
 //! a byte was sent is never sent again, because the upstream may have acted on it; the whole exchange, connecting
 //! included, ends within the configured time. What an answer means is decided by the caller.
 
+mod answer;
 mod client;
 mod head;
 mod idle;
@@ -12,6 +13,7 @@ mod pick;
 mod resign;
 mod resolve;
 mod tls;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use crate::clock::{Clock, Moment};
 use crate::observe::metrics::{Attempt, UpstreamMetrics};
 
-pub use client::Answer;
+pub use answer::Answer;
 pub use head::Request;
 pub(crate) use head::{Nominated, Parts, forwarded, is_hop_by_hop, is_ours};
 pub(crate) use pick::{Candidate, Turn};
@@ -204,7 +206,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// What an error on an established connection means. What Pingora says about bytes that are no HTTP quotes them;
+    /// What an error of Pingora's on an established connection means. What it says about bytes that are no HTTP quotes them;
     /// they are the upstream's and no business of a log.
     pub(crate) fn of(e: &pingora_core::Error) -> Self {
         match e.etype() {

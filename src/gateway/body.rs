@@ -4,17 +4,14 @@
 //! the process. Memory is taken for bytes that are there, never for bytes that were announced, so that a thousand
 //! connections that promise a megabyte each hold nothing. Nothing is ever decompressed: signed is what was sent.
 
-use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
-use pingora_core::ErrorType;
-use pingora_core::protocols::http::ServerSession;
-use pingora_http::RequestHeader;
 
 use super::admit::Hold;
-use super::head;
+use super::exchange::{Exchange, Unread};
+use super::head::Request;
 use super::refusal::{Reason, Refusal};
 use crate::clock::Clock;
 
@@ -49,24 +46,26 @@ impl Bounds {
 /// [`Reason::Encoded`], [`Reason::BodyTooLarge`], [`Reason::BodyTooSlow`], [`Reason::Truncated`],
 /// [`Reason::BadFraming`] or [`Reason::Memory`]; the rest of the body is unread then.
 pub(crate) async fn read(
-    session: &mut ServerSession,
+    exchange: &mut impl Exchange,
+    request: &Request,
     bounds: Bounds,
     clock: &Clock,
     hold: &mut Hold,
     mut arrived: impl FnMut(&[u8]),
 ) -> Result<Bytes, Refusal> {
-    let most = acceptable(session.req_header(), bounds)?.unwrap_or(bounds.bytes_max);
-    invite(session).await?;
+    let most = acceptable(request, bounds)?.unwrap_or(bounds.bytes_max);
+    if request.expects_continue() && !exchange.is_body_done() {
+        exchange.invite().await.map_err(|_| Reason::Truncated)?;
+    }
     let started = clock.moment();
     let mut body = Pieces::default();
-    while let Some(piece) = next(
-        session,
-        bounds
+    while !exchange.is_body_done() {
+        let left = bounds
             .deadline(body.len())
-            .saturating_sub(clock.moment().since(started)),
-    )
-    .await?
-    {
+            .saturating_sub(clock.moment().since(started));
+        let Some(piece) = next(exchange, left).await? else {
+            break;
+        };
         let bytes = body
             .len()
             .checked_add(piece.len())
@@ -79,12 +78,12 @@ pub(crate) async fn read(
 }
 
 /// Judges what the head says about the body. Returns the declared length.
-fn acceptable(request: &RequestHeader, bounds: Bounds) -> Result<Option<usize>, Refusal> {
+fn acceptable(request: &Request, bounds: Bounds) -> Result<Option<usize>, Refusal> {
     let mut encodings = request.headers.get_all(header::CONTENT_ENCODING).into_iter();
     if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(Reason::Encoded.into());
     }
-    let Some(declared) = head::declared_length(request) else {
+    let Some(declared) = request.declared_length() else {
         return Ok(None);
     };
     let fits = usize::try_from(declared)
@@ -93,38 +92,18 @@ fn acceptable(request: &RequestHeader, bounds: Bounds) -> Result<Option<usize>, 
     Ok(Some(fits.ok_or(Reason::BodyTooLarge)?))
 }
 
-/// Tells a sender that asked for it to go ahead. Pingora never does so by itself, and takes the interim answer for
-/// a final one that came before the body unless told otherwise.
-async fn invite(session: &mut ServerSession) -> Result<(), Refusal> {
-    if !head::expects_continue(session.req_header()) || session.is_body_done() {
-        return Ok(());
-    }
-    session.set_close_on_response_before_downstream_finish(false);
-    let invited = session.write_continue_response().await;
-    session.set_close_on_response_before_downstream_finish(true);
-    invited.map_err(|_| Reason::Truncated.into())
-}
-
-async fn next(session: &mut ServerSession, left: Duration) -> Result<Option<Bytes>, Reason> {
+async fn next(exchange: &mut impl Exchange, left: Duration) -> Result<Option<Bytes>, Reason> {
     // A sender whose next piece is always there already never waits, and no timer fires.
     if left.is_zero() {
         return Err(Reason::BodyTooSlow);
     }
-    match pingora_timeout::timeout(left, session.read_request_body()).await {
+    match pingora_timeout::timeout(left, exchange.piece()).await {
         Ok(Ok(piece)) => Ok(piece),
-        Ok(Err(e)) if e.etype == ErrorType::ReadTimedout => Err(Reason::BodyTooSlow),
-        Ok(Err(e)) if is_badly_framed(&e) => Err(Reason::BadFraming),
+        Ok(Err(Unread::TooSlow)) | Err(_) => Err(Reason::BodyTooSlow),
+        Ok(Err(Unread::BadFraming)) => Err(Reason::BadFraming),
         // An error is never the end of a body: what was read may be a prefix of what was signed.
-        Ok(Err(_)) => Err(Reason::Truncated),
-        Err(_) => Err(Reason::BodyTooSlow),
+        Ok(Err(Unread::Truncated)) => Err(Reason::Truncated),
     }
-}
-
-/// Whether the body did not end but break: its chunks have no single meaning. Our own server says it by the kind of the
-/// connection's error.
-fn is_badly_framed(e: &pingora_core::Error) -> bool {
-    let cause = e.cause.as_ref().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
 /// A body in the making. One that came in one piece, as most do, is not copied again.

@@ -8,19 +8,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, Version, header};
-use pingora_core::protocols::IO;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v1::server::HttpSession;
-use pingora_http::ResponseHeader;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::exchange::{AnswerHead, Exchange, Gone, Length};
+use super::head::Request;
 use super::refusal::{Connection, Reason, Refusal};
 use super::trail::{Trail, Written};
-use super::{Route, Rules, Shared, head};
+use super::{Route, Rules, Shared};
+use crate::http1::Framing;
 use crate::providers::HandshakeReply;
 use crate::queue::Receipt;
-use crate::upstream::{Answer, Nominated, SendError, is_hop_by_hop};
+use crate::upstream::{Answer, SendError, is_hop_by_hop};
 
 /// A body with this much or less to come is read away and the connection kept.
 const DRAIN_BYTES_MAX: u64 = 256 * 1024;
@@ -69,13 +68,14 @@ impl From<HandshakeReply> for Reply {
 
 /// Writes a refusal. `route` is the one that refused, if it was found already.
 pub(crate) async fn refusal(
-    session: &mut ServerSession,
+    exchange: &mut impl Exchange,
+    request: &Request,
     refusal: Refusal,
     route: Option<&Route>,
     rules: &Rules,
 ) -> Written {
     let row = refusal.reason.row();
-    let finishes = row.connection == Connection::Keep && keeps(session);
+    let finishes = row.connection == Connection::Keep && keeps(exchange, request);
     let mut extra = Vec::new();
     if refusal.reason == Reason::Method {
         let methods = route.map_or(&[][..], |route| &route.methods);
@@ -102,7 +102,7 @@ pub(crate) async fn refusal(
         }
     }
     if !finishes {
-        session.set_keepalive(None);
+        exchange.close();
     }
     let body = match refusal.reason.stage() {
         // The same bytes for every failure.
@@ -115,22 +115,28 @@ pub(crate) async fn refusal(
         headers: Vec::new(),
         body,
     };
-    let written = write(session, &reply, &extra).await;
+    let written = write(exchange, request, &reply, &extra).await;
     if !finishes {
-        linger(session).await;
+        linger(exchange).await;
     }
     written
 }
 
 /// Writes a response of our own that is no refusal.
-pub(crate) async fn reply(session: &mut ServerSession, reply: &Reply) -> Written {
-    write(session, reply, &[]).await
+pub(crate) async fn reply(exchange: &mut impl Exchange, request: &Request, reply: &Reply) -> Written {
+    write(exchange, request, reply, &[]).await
 }
 
 /// Refuses a request whose head is not worth an HTTP session: broken, too large or too slow. Closes the connection
 /// afterwards, nothing behind the head is looked at.
-pub(crate) async fn refuse_raw(stream: &mut impl IO, reason: Reason, mut trail: Trail, shared: &Shared) {
-    trail.client(stream_peer(stream));
+pub(crate) async fn refuse_raw(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    peer: IpAddr,
+    reason: Reason,
+    mut trail: Trail,
+    shared: &Shared,
+) {
+    trail.client(peer);
     let status = StatusCode::from_u16(reason.row().status).unwrap_or(StatusCode::BAD_REQUEST);
     let body = format!("{}\n", reason.word());
     let response = format!(
@@ -162,77 +168,69 @@ pub(crate) async fn refuse_raw(stream: &mut impl IO, reason: Reason, mut trail: 
     trail.close(shared, None);
 }
 
-fn stream_peer(stream: &impl IO) -> IpAddr {
-    let digest = stream.get_socket_digest();
-    let address = digest
-        .as_ref()
-        .and_then(|digest| digest.peer_addr()?.as_inet().copied());
-    address.map_or(IpAddr::from([127, 0, 0, 1]), |address| address.ip().to_canonical())
-}
-
-async fn write(session: &mut ServerSession, reply: &Reply, extra: &[(HeaderName, String)]) -> Written {
-    let head = ResponseHeader::build(reply.status, Some(8)).and_then(|mut head| {
-        // RFC 9110 section 8.6: an answer that cannot have a body has no length, not even zero.
-        if head.status != StatusCode::NO_CONTENT {
-            head.insert_header(header::CONTENT_TYPE, reply.content_type)?;
-            head.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
-        }
-        head.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
-        head.insert_header(header::CACHE_CONTROL, "no-store")?;
-        for (name, value) in &reply.headers {
-            head.insert_header(name, value)?;
-        }
-        extra
-            .iter()
-            .try_for_each(|(name, value)| head.insert_header(name, value))?;
-        Ok(head)
-    });
-    let Ok(head) = head else { return Written::nothing() };
-    if session.write_response_header(Box::new(head)).await.is_err() {
+async fn write(
+    exchange: &mut impl Exchange,
+    request: &Request,
+    reply: &Reply,
+    extra: &[(HeaderName, String)],
+) -> Written {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // RFC 9110 section 8.6: an answer that cannot have a body has no length, not even zero.
+    let bodiless = status == StatusCode::NO_CONTENT;
+    let length = match bodiless {
+        true => Length::Unsaid,
+        false => Length::Known(reply.body.len() as u64),
+    };
+    let mut head = AnswerHead::new(status, length);
+    if !bodiless {
+        head.add(b"content-type", reply.content_type.as_bytes());
+    }
+    head.add(b"x-content-type-options", b"nosniff");
+    head.add(b"cache-control", b"no-store");
+    for (name, value) in &reply.headers {
+        head.add(name.as_str().as_bytes(), value.as_bytes());
+    }
+    for (name, value) in extra {
+        head.add(name.as_str().as_bytes(), value.as_bytes());
+    }
+    if exchange.begin(head).await.is_err() {
         return Written::nothing();
     }
-    let body = match head::is_head(session.req_header()) {
+    let body = match request.is_head() {
         true => Bytes::new(),
         false => reply.body.clone(),
     };
     let bytes = body.len() as u64;
-    let complete = session.write_response_body(body, true).await.is_ok();
+    let complete = exchange.send(body, true).await.is_ok();
     Written { bytes, complete }
 }
 
 /// Whether the rest of the body is read away so that the connection can serve the next request.
-fn keeps(session: &mut ServerSession) -> bool {
-    // Nor does Pingora drain a connection that ends anyway.
-    let ends = |http1: &HttpSession| !http1.will_keepalive();
-    if session.as_http1().is_some_and(ends) {
+fn keeps(exchange: &mut impl Exchange, request: &Request) -> bool {
+    if exchange.closes() {
         return false;
     }
-    if session.is_body_done() {
+    if exchange.is_body_done() {
         return true;
     }
-    let request = session.req_header();
-    let small = head::declared_length(request).is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX);
+    let small = request.declared_length().is_some_and(|bytes| bytes <= DRAIN_BYTES_MAX);
     // Who waits for an invitation will not send the body, now that there is a final answer.
-    if !small || head::expects_continue(request) {
+    if !small || request.expects_continue() {
         return false;
     }
-    // Pingora drains before it reads the next request.
-    session.set_close_on_response_before_downstream_finish(false);
-    session.set_total_drain_timeout(Some(LINGER));
+    exchange.drain(LINGER);
     true
 }
 
 /// Reads on for a moment after a final answer, so that closing does not destroy the answer on its way (a close
 /// with unread bytes is a reset). The connection was announced as closing; our half is closed at once, so that a
 /// sender with nothing left to send does not wait for the end of the moment.
-async fn linger(session: &mut ServerSession) {
-    session.set_keepalive(None);
-    if session.as_http1().is_some() {
-        session.shutdown().await;
-    }
+async fn linger(exchange: &mut impl Exchange) {
+    exchange.close();
+    exchange.half_close().await;
     let read_on = async {
         let mut bytes = 0_usize;
-        while let Ok(Some(piece)) = session.read_request_body().await {
+        while let Ok(Some(piece)) = exchange.piece().await {
             bytes = bytes.saturating_add(piece.len());
             if bytes > LINGER_BYTES_MAX {
                 break;
@@ -247,62 +245,87 @@ async fn linger(session: &mut ServerSession) {
 /// # Errors
 /// The upstream broke off or took too long after the head was sent on; the connection is cut so that the sender
 /// cannot take the part for the whole.
-pub(crate) async fn answer(session: &mut ServerSession, mut answer: Answer) -> (Written, Result<(), SendError>) {
-    let (head, length) = match answer_head(session, &answer) {
-        Ok(head) => head,
-        Err(problem) => return (Written::nothing(), Err(SendError::Broken(problem.to_string()))),
-    };
-    if session.write_response_header(Box::new(head)).await.is_err() {
+pub(crate) async fn answer(
+    exchange: &mut impl Exchange,
+    request: &Request,
+    mut answer: Answer,
+) -> (Written, Result<(), SendError>) {
+    let head = answer_head(request, &answer);
+    let length = head.length;
+    if exchange.begin(head).await.is_err() {
         return (Written::nothing(), Ok(()));
     }
-    let (mut bytes, mut delivered) = (0_u64, true);
-    while delivered {
-        let piece = match answer.chunk().await {
-            Ok(Some(piece)) if piece.is_empty() => continue,
-            Ok(Some(piece)) => piece,
-            Ok(None) => break,
-            Err(problem) => {
-                session.set_keepalive(None);
-                session.shutdown().await;
+    let mut bytes = 0_u64;
+    let is_last = |bytes: u64| bytes > 0 && length == Length::Known(bytes);
+    let delivered = loop {
+        let piece = match next(exchange, &mut answer).await {
+            Ok(Ok(Some(piece))) => piece,
+            Ok(Ok(None)) => break is_last(bytes) || exchange.send(Bytes::new(), true).await.is_ok(),
+            // Whether it arrives is the sender's affair: no problem of the upstream's.
+            Err(Gone) => break false,
+            Ok(Err(problem)) => {
+                exchange.close();
+                exchange.cut().await;
                 let complete = false;
                 return (Written { bytes, complete }, Err(problem));
             }
         };
         bytes = bytes.saturating_add(piece.len() as u64);
         // The last piece of a known length goes out with the end, in one write.
-        // Whether it arrives is the sender's affair: no problem of the upstream's.
-        delivered = session.write_response_body(piece, length == Some(bytes)).await.is_ok();
-    }
-    let ended = length == Some(bytes) && bytes > 0;
-    let complete = delivered && (ended || session.write_response_body(Bytes::new(), true).await.is_ok());
+        if exchange.send(piece, is_last(bytes)).await.is_err() {
+            break false;
+        }
+    };
     answer.finish().await;
+    let complete = delivered;
     (Written { bytes, complete }, Ok(()))
 }
 
-/// The head to send on, and the length of the body where it is known.
-fn answer_head(session: &ServerSession, answer: &Answer) -> pingora_core::Result<(ResponseHeader, Option<u64>)> {
+/// The next piece of the answer. What was held back to leave together with it goes out first when it has to be waited
+/// for.
+async fn next(exchange: &mut impl Exchange, answer: &mut Answer) -> Result<Result<Option<Bytes>, SendError>, Gone> {
+    match answer.at_hand() {
+        Ok(None) if !answer.is_whole() => {
+            exchange.flush().await?;
+            Ok(answer.chunk().await)
+        }
+        at_hand => Ok(at_hand),
+    }
+}
+
+/// The head to send on.
+fn answer_head(request: &Request, answer: &Answer) -> AnswerHead {
     let status = answer.status();
-    let mut head = ResponseHeader::build(status, Some(16))?;
-    let mut length = None;
-    let nominated = answer.headers().map(Nominated::of);
-    let for_this_hop = |name| is_hop_by_hop(name) || nominated.as_ref().is_some_and(|names| names.contains(name));
-    for (name, value) in answer.headers().into_iter().flatten() {
-        // RFC 9110 section 8.6: never in a 204, whatever the upstream says.
-        if *name == header::CONTENT_LENGTH && status != StatusCode::NO_CONTENT {
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || request.is_head();
+    let mut said = None;
+    let mut head = AnswerHead::new(status, Length::Unsaid);
+    let nominated: Vec<&[u8]> = answer
+        .head()
+        .fields()
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"))
+        .flat_map(|(_, value)| value.split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    for (name, value) in answer.head().fields() {
+        if name.eq_ignore_ascii_case(b"content-length") {
             // Several equal ones were reconciled by the reader; one is sent on.
-            length = value
-                .to_str()
-                .ok()
-                .and_then(|text| text.split(',').next()?.trim().parse().ok());
-        } else if !for_this_hop(name) {
-            head.append_header(name.clone(), value.clone())?;
+            said = said.or_else(|| length(value));
+        } else if !is_hop_by_hop(name) && !nominated.iter().any(|listed| listed.eq_ignore_ascii_case(name)) {
+            head.add(name, value);
         }
     }
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if let Some(length) = length {
-        head.insert_header(header::CONTENT_LENGTH, length)?;
-    } else if session.req_header().version == Version::HTTP_11 && !bodiless && !head::is_head(session.req_header()) {
-        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-    }
-    Ok((head, length))
+    head.length = match answer.head().framing {
+        // RFC 9110 section 8.6: never in a 204, whatever the upstream says.
+        _ if status == StatusCode::NO_CONTENT => Length::Unsaid,
+        _ if bodiless => said.map_or(Length::Unsaid, Length::Known),
+        Framing::Length(length) => Length::Known(length),
+        Framing::Bodiless => Length::Known(0),
+        Framing::Chunked | Framing::Close => Length::Unknown,
+    };
+    head
+}
+
+fn length(value: &[u8]) -> Option<u64> {
+    let first = value.split(|b| *b == b',').next()?.trim_ascii();
+    std::str::from_utf8(first).ok()?.parse().ok()
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Version;
-use http::request::Parts;
 
 use super::admit::Place;
+use super::head::Request;
 use super::refusal::Reason;
 use super::{Route, Shared};
 use crate::clock::{Clock, Moment};
@@ -71,8 +71,13 @@ struct Proven {
 impl Trail {
     /// A request begins.
     pub(crate) fn new(clock: &Clock) -> Self {
+        Trail::since(clock.moment())
+    }
+
+    /// A request began at `started`.
+    pub(crate) fn since(started: Moment) -> Self {
         Trail {
-            started: clock.moment(),
+            started,
             outcome: Outcome::Failed,
             refused: None,
             status: None,
@@ -174,7 +179,7 @@ impl Trail {
     }
 
     /// The request has ended: counts it and writes its line. `request` is absent when no head could be read.
-    pub(crate) fn close(mut self, shared: &Shared, request: Option<&Parts>) {
+    pub(crate) fn close(mut self, shared: &Shared, request: Option<&Request>) {
         (self.holds, self.place) = (None, None);
         let total = shared.clock.moment().since(self.started);
         let metrics: &RouteMetrics = self.route.as_ref().map_or(&shared.unrouted, |route| &route.metrics);
@@ -198,11 +203,11 @@ impl Trail {
         shared.access.write(&self.record(shared, request, total));
     }
 
-    fn record<'a>(&'a self, shared: &Shared, request: Option<&'a Parts>, total: Duration) -> Record<'a> {
+    fn record<'a>(&'a self, shared: &Shared, request: Option<&'a Request>, total: Duration) -> Record<'a> {
         let proven = self.proven.as_ref();
         let fact = |pick: fn(&Facts) -> &Option<String>| pick(&proven?.facts).as_deref().map(str::as_bytes);
         let method = request.map_or("-", |request| request.method.as_str());
-        let path = request.map_or("-", |request| request.uri.path());
+        let path = request.map_or("-", |request| &*request.target);
         let wall = shared.clock.wall();
         Record {
             status: self.status,

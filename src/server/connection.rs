@@ -3,7 +3,7 @@
 //! Pingora's own stream reads the clock around every poll, holds buffers while it is idle, and takes the address of
 //! whoever connected for the client's. This one holds a buffer only while an answer is being put together, knows the
 //! client that a load balancer spoke for (PROXY protocol), and lets the bytes of chunked bodies be judged on their way
-//! (see [`chunks`](super::chunks)) before anything else parses them.
+//! (see [`Chunks`]) before Pingora parses them.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -27,9 +27,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::chunks::{Broken, Chunks};
 use super::frames::{Flood, Frames};
 use super::tally::Tally;
+use crate::http1::{Broken, Chunks};
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
@@ -49,8 +49,8 @@ pub(crate) struct Connection {
     chunks: Option<Chunks>,
     /// What was read so far, if it is HTTP/2.
     frames: Option<Box<Frames>>,
-    /// How often something came to be read or sent.
-    socket: Arc<SocketDigest>,
+    /// Who is at the other end, or whom a load balancer spoke for.
+    client: SocketAddr,
     tls: Option<Arc<SslDigest>>,
     /// Where Pingora has what a forward proxy said, for each request of the connection to find.
     tally: Option<Arc<ProxyDigest>>,
@@ -65,24 +65,22 @@ enum Transport {
 impl Connection {
     /// A plain connection of `client`, which is not the peer where a load balancer spoke for it.
     pub(super) fn tcp(stream: TcpStream, client: SocketAddr) -> Self {
-        let socket = socket_of(&stream, client);
-        Connection::over(Transport::Tcp(stream), socket, None)
+        Connection::over(Transport::Tcp(stream), client, None)
     }
 
     /// A connection whose handshake is done; `digest` says what was agreed on.
     pub(super) fn tls(stream: TlsStream<TcpStream>, client: SocketAddr, digest: SslDigest) -> Self {
-        let socket = socket_of(stream.get_ref().0, client);
-        Connection::over(Transport::Tls(Box::new(stream)), socket, Some(Arc::new(digest)))
+        Connection::over(Transport::Tls(Box::new(stream)), client, Some(Arc::new(digest)))
     }
 
-    fn over(io: Transport, socket: Arc<SocketDigest>, tls: Option<Arc<SslDigest>>) -> Self {
+    fn over(io: Transport, client: SocketAddr, tls: Option<Arc<SslDigest>>) -> Self {
         Connection {
             io,
             again: BytesMut::new(),
             unsent: BytesMut::new(),
             chunks: None,
             frames: None,
-            socket,
+            client,
             tls,
             tally: None,
         }
@@ -94,6 +92,21 @@ impl Connection {
         let answer = ResponseHeader::build(200, Some(0)).ok();
         self.tally =
             answer.map(|answer| Arc::new(ProxyDigest::new(Box::new(answer), Some(Box::new(Arc::clone(tally))))));
+    }
+
+    /// Who is at the other end, or whom a load balancer spoke for.
+    pub(super) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// Whether TLS is spoken.
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What was agreed on, over TLS.
+    pub(super) fn tls_digest(&self) -> Option<&SslDigest> {
+        self.tls.as_deref()
     }
 
     /// Whether HTTP/2 may be spoken: by prior knowledge, or over TLS when it was agreed on.
@@ -169,14 +182,6 @@ impl Connection {
     }
 }
 
-/// What Pingora asks about a socket, with `client` for the address at its other end.
-fn socket_of(stream: &TcpStream, client: SocketAddr) -> Arc<SocketDigest> {
-    let socket = SocketDigest::from_raw_fd(stream.as_raw_fd());
-    // Fresh, so nothing is set yet.
-    let _ = socket.peer_addr.set(Some(PeerAddress::Inet(client)));
-    Arc::new(socket)
-}
-
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
@@ -209,6 +214,26 @@ impl AsyncWrite for Connection {
         }
         connection.unsent.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// At once, and in one call with what was collected.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let connection = self.get_mut();
+        if !connection.unsent.is_empty() {
+            ready!(connection.poll_send(context, b""))?;
+        }
+        match &mut connection.io {
+            Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -277,7 +302,10 @@ impl GetProxyDigest for Connection {
 
 impl GetSocketDigest for Connection {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.socket))
+        let socket = SocketDigest::from_raw_fd(self.id());
+        // Fresh, so nothing is set yet.
+        let _ = socket.peer_addr.set(Some(PeerAddress::Inet(self.client)));
+        Some(Arc::new(socket))
     }
 }
 

@@ -6,31 +6,24 @@
 //! collected here and handed on whole, as bytes already read. While a connection is idle it owns no read buffer: all
 //! connections of a thread read through one.
 
-use std::cell::RefCell;
-use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
-use tokio::io::{AsyncRead, ReadBuf};
 
-use super::chunks::{Broken, Chunks};
 use super::connection::Connection;
 use super::frames::Frames;
 use super::proxy::Gateway;
+use super::session::Session;
 use super::tally::Tally;
-use crate::gateway::{Active, Guard, Reason, Rules, Trail, frame, refuse_raw};
-
-/// What one read takes at most; larger bodies are read by Pingora.
-const READ_BYTES: usize = 16 * 1024;
+use crate::clock::Moment;
+use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
+use crate::http1::{Broken, Chunks, READ_BYTES, read_some};
 
 /// How HTTP/2 begins, with and without TLS (RFC 9113 section 3.4). Its first part looks like a head.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -79,28 +72,78 @@ impl Ingress {
         left: u32,
         stopping: &ShutdownWatch,
     ) -> Option<Box<Connection>> {
-        let (bytes, chunks, rules) = match head {
-            Head::Http1 { bytes, chunks, rules } => (bytes, chunks, rules),
+        match head {
+            Head::Webhook {
+                bytes,
+                end,
+                rules,
+                trail,
+            } => {
+                // Boxed: an idle connection has no room for a request in it.
+                let served = Box::pin(self.serve_webhook(&mut connection, bytes.freeze(), end, &rules, trail, left));
+                let keeps = served.await;
+                drop(active);
+                if !keeps {
+                    connection.farewell().await;
+                }
+                keeps.then_some(connection)
+            }
+            Head::Other { bytes, chunks } => {
+                connection.judge(chunks);
+                let passed = Box::pin(self.pass(connection, bytes, left, stopping)).await;
+                drop(active);
+                passed
+            }
             Head::Http2(preface) => {
                 drop(active);
                 connection.unread(&preface);
                 connection.count(Frames::new(self.guard.shared().clock()));
-                self.proxied(connection, stopping).await;
-                return None;
+                Box::pin(self.proxied(connection, stopping)).await;
+                None
             }
+        }
+    }
+
+    /// Lets the guard handle a request that the rules take for a webhook; tells whether the connection lives on.
+    async fn serve_webhook(
+        &self,
+        connection: &mut Connection,
+        bytes: Bytes,
+        end: usize,
+        rules: &Rules,
+        mut trail: Trail,
+        left: u32,
+    ) -> bool {
+        let shared = self.guard.shared();
+        let mut unread = bytes;
+        let raw = unread.split_to(end.min(unread.len()));
+        // Judged fit before.
+        let Ok((framed, request)) = frame(&raw).and_then(|framed| Ok((framed, Request::of_http1(&raw, &framed)?)))
+        else {
+            log::error!("a head was refused after it had been judged fit");
+            return false;
         };
-        connection.judge(chunks);
+        let mut session = Session::new(connection, shared.clock(), &request, &framed, unread, left <= 1);
+        self.guard.handle(rules, &request, &mut session, &mut trail).await;
+        trail.close(shared, Some(&request));
+        session.finish().await
+    }
+
+    /// Lets Pingora's proxy handle a request that is no webhook; returns the connection if it lives on.
+    async fn pass(
+        &self,
+        connection: Box<Connection>,
+        bytes: BytesMut,
+        left: u32,
+        stopping: &ShutdownWatch,
+    ) -> Option<Box<Connection>> {
         let mut session = ServerSession::new_http1(connection);
         session.set_pipelined_prefix(bytes);
         if left <= 1 {
             // Reading the request sets what else there is about keeping the connection anew.
             session.set_keepalive_reuses_remaining(Some(0));
         }
-        let stream = match rules {
-            Some(rules) => self.serve_webhook(session, &rules).await?,
-            None => self.proxy.process_new_http(session, stopping).await?.consume().0,
-        };
-        drop(active);
+        let stream = self.proxy.process_new_http(session, stopping).await?.consume().0;
         let mut connection = stream.into_any().downcast::<Connection>().ok()?;
         connection.judge(None);
         Some(connection)
@@ -126,12 +169,19 @@ impl Ingress {
 
 /// A head, and whatever came with it.
 enum Head {
-    Http1 {
+    /// For the guard.
+    Webhook {
+        bytes: BytesMut,
+        /// Where the head ends in `bytes`.
+        end: usize,
+        rules: Arc<Rules>,
+        trail: Trail,
+    },
+    /// For Pingora's proxy.
+    Other {
         bytes: BytesMut,
         /// How far the body was judged, if it comes in chunks.
         chunks: Option<Chunks>,
-        /// For the guard, under these; or else for Pingora's proxy.
-        rules: Option<Arc<Rules>>,
     },
     Http2(BytesMut),
 }
@@ -155,7 +205,7 @@ impl Ingress {
         };
         let arrived = tokio::select! {
             biased;
-            arrived = pingora_timeout::timeout(patience, read_some(stream, &mut bytes)) => arrived,
+            arrived = pingora_timeout::timeout(patience, read_some(stream, &mut bytes, READ_BYTES)) => arrived,
             // An idle connection ends with the service.
             _ = stopping.wait_for(|stopping| *stopping) => return None,
         };
@@ -163,12 +213,12 @@ impl Ingress {
         if !matches!(arrived, Ok(Ok(read)) if read > 0) {
             return None;
         }
-        let trail = Trail::new(self.guard.shared().clock());
+        let started = self.guard.shared().clock().moment();
         let active = self.guard.shared().enter();
         let whole = self.read_rest(stream, &mut bytes, preface);
         let reason = match pingora_timeout::timeout(self.settings.head_timeout, whole).await {
             Ok(Ok(_)) if preface && bytes.starts_with(H2_PREFACE) => return Some((Head::Http2(bytes), active)),
-            Ok(Ok(end)) => match self.judge(bytes, end) {
+            Ok(Ok(end)) => match self.judge(bytes, end, started) {
                 Ok(head) => return Some((head, active)),
                 Err(reason) => reason,
             },
@@ -176,21 +226,38 @@ impl Ingress {
             Ok(Err(NoHead::Gone)) => return None,
             Err(_) => Reason::HeadTooSlow,
         };
-        refuse_raw(stream, reason, trail, self.guard.shared()).await;
+        let peer = stream.client().ip().to_canonical();
+        // Boxed: it is rare, and holds a buffer.
+        Box::pin(refuse_raw(
+            stream,
+            peer,
+            reason,
+            Trail::since(started),
+            self.guard.shared(),
+        ))
+        .await;
         None
     }
 
     /// Judges what arrived, a head up to `end` and perhaps the beginning of a body, and finds who is to handle it.
-    fn judge(&self, bytes: BytesMut, end: usize) -> Result<Head, Reason> {
+    fn judge(&self, bytes: BytesMut, end: usize, started: Moment) -> Result<Head, Reason> {
         let (head, body) = bytes.split_at_checked(end).unwrap_or_default();
         let framed = frame(head)?;
+        let rules = self.guard.rules();
+        if rules.handles(framed.host, framed.target) {
+            let trail = Trail::since(started);
+            return Ok(Head::Webhook {
+                bytes,
+                end,
+                rules,
+                trail,
+            });
+        }
         let mut chunks = framed.chunked.then(Chunks::new);
         if let Some(chunks) = &mut chunks {
             chunks.read(body).map_err(|Broken| Reason::BadFraming)?;
         }
-        let rules = self.guard.rules();
-        let rules = rules.handles(framed.host, framed.target).then_some(rules);
-        Ok(Head::Http1 { bytes, chunks, rules })
+        Ok(Head::Other { bytes, chunks })
     }
 
     /// Reads until the empty line, or to the end of the preface of HTTP/2 where that may be; returns where the head
@@ -209,26 +276,11 @@ impl Ingress {
             if bytes.len() > self.settings.head_bytes_max {
                 return Err(NoHead::Refused(Reason::HeadTooLarge));
             }
-            match read_some(stream, bytes).await {
+            match read_some(stream, bytes, READ_BYTES).await {
                 Ok(read) if read > 0 => {}
                 _ => return Err(NoHead::Gone),
             }
         }
-    }
-
-    /// Lets the guard handle a request that the rules take for a webhook; returns the connection if it lives on.
-    async fn serve_webhook(&self, mut session: ServerSession, rules: &Rules) -> Option<Stream> {
-        let shared = self.guard.shared();
-        let mut trail = Trail::new(shared.clock());
-        // Parses what was read already. Pingora refuses nothing that was judged fit here; if it did, there would be
-        // no session to answer in.
-        if !matches!(session.read_request().await, Ok(true)) {
-            log::error!("a head was refused after it had been judged fit");
-            return None;
-        }
-        self.guard.handle(rules, &mut session, &mut trail).await;
-        trail.close(shared, Some(session.req_header()));
-        Some(session.finish().await.ok()??.into_parts().0)
     }
 }
 
@@ -255,27 +307,6 @@ fn head_end(bytes: &[u8], seen: &mut usize) -> Result<Option<usize>, NoHead> {
     }
     *seen = bytes.len();
     Ok(None)
-}
-
-/// Reads what is there, through the thread's buffer; zero at the end of the stream.
-async fn read_some(stream: &mut Connection, into: &mut BytesMut) -> io::Result<usize> {
-    thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
-    }
-    poll_fn(|context| {
-        BUFFER.with_borrow_mut(|buffer| {
-            let mut read = ReadBuf::new(buffer);
-            match Pin::new(&mut *stream).poll_read(context, &mut read) {
-                Poll::Ready(Ok(())) => {
-                    into.extend_from_slice(read.filled());
-                    Poll::Ready(Ok(read.filled().len()))
-                }
-                Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::handshake;
 use super::tally::Tally;
-use crate::gateway::{Active, Guard, Handled, Passage, Reason, Trail, host};
+use crate::gateway::{Active, Guard, Handled, Passage, Reason, Request, Trail, host};
 use crate::observe::metrics::Attempt;
 use crate::upstream::{Candidate, Nominated, SendError, Tries, Turn, forwarded, is_ours};
 
@@ -30,6 +30,8 @@ pub(crate) struct Gateway {
 /// What a request carries through Pingora's phases.
 pub(crate) struct Context {
     trail: Option<Trail>,
+    /// The head as it was received.
+    request: Option<Request>,
     pass: Option<Pass>,
     /// Over HTTP/1 the request is counted by `ingress`, from its first byte.
     active: Option<Active>,
@@ -54,6 +56,7 @@ impl ProxyHttp for Gateway {
         let shared = self.guard.shared();
         Context {
             trail: Some(Trail::new(shared.clock())),
+            request: None,
             pass: None,
             active: None,
         }
@@ -70,9 +73,11 @@ impl ProxyHttp for Gateway {
         let Some(trail) = ctx.trail.as_mut() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a trail");
         };
+        let request = &*ctx.request.insert(Request::of_parts(session.req_header()));
+        let rules = self.guard.rules();
         match self
             .guard
-            .handle(&self.guard.rules(), session.as_downstream_mut(), trail)
+            .handle(&rules, request, session.as_downstream_mut(), trail)
             .await
         {
             Handled::Answered => Ok(true),
@@ -192,8 +197,10 @@ impl ProxyHttp for Gateway {
             .response_written()
             .is_some_and(|head| !head.status.is_informational());
         let downstream = session.as_downstream_mut();
-        match (reason, ctx.trail.as_mut()) {
-            (Some(reason), Some(trail)) if !begun => self.guard.refuse(downstream, reason, trail).await,
+        match (reason, ctx.trail.as_mut(), &ctx.request) {
+            (Some(reason), Some(trail), Some(request)) if !begun => {
+                self.guard.refuse(request, downstream, reason, trail).await;
+            }
             _ => downstream.shutdown().await,
         }
         FailToProxy {
@@ -213,7 +220,7 @@ impl ProxyHttp for Gateway {
                 trail.passed(answered, !e.is_some_and(is_upstreams), bytes_in, bytes_out);
             }
         }
-        trail.close(self.guard.shared(), Some(session.req_header()));
+        trail.close(self.guard.shared(), ctx.request.as_ref());
     }
 
     /// Said in the access log already.

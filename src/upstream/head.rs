@@ -80,7 +80,11 @@ impl Request {
         let nominated = Nominated::of(parts.headers);
         for (name, value) in parts.headers {
             let replaced = resigned.is_some() && resign::is_ours(name);
-            if !replaced && !is_ours(name, parts.sender) && !is_hop_by_hop(name) && !nominated.contains(name) {
+            if !replaced
+                && !is_ours(name, parts.sender)
+                && !is_hop_by_hop(name.as_str().as_bytes())
+                && !nominated.contains(name)
+            {
                 field(&mut head, name.as_str(), value.as_bytes());
             }
         }
@@ -154,23 +158,21 @@ fn number(head: &mut Vec<u8>, name: &str, value: u64) {
 }
 
 /// Names that belong to one hop (RFC 9110 section 7.6.1) or to the framing that we write ourselves.
-pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "content-length"
-            | "expect"
-            | "host"
-            | "http2-settings"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
+pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
+    let known: &[&[u8]] = match name.len() {
+        2 => &[b"te"],
+        4 => &[b"host"],
+        6 => &[b"expect"],
+        7 => &[b"trailer", b"upgrade"],
+        10 => &[b"connection", b"keep-alive"],
+        14 => &[b"content-length", b"http2-settings"],
+        16 => &[b"proxy-connection"],
+        17 => &[b"transfer-encoding"],
+        18 => &[b"proxy-authenticate"],
+        19 => &[b"proxy-authorization"],
+        _ => return false,
+    };
+    known.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Names that only the gateway may write, in any spelling that an upstream may take for them: CGI-like interfaces

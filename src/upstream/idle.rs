@@ -10,9 +10,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pingora_core::protocols::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use super::wire::Wire;
 use crate::clock::Moment;
 
 /// More unused connections to one address than this are not kept.
@@ -23,27 +23,27 @@ const CONNECTIONS_MAX: usize = 256;
 pub(crate) struct Idle(Mutex<Vec<Parked>>);
 
 struct Parked {
-    stream: Stream,
+    wire: Wire,
     until: Moment,
 }
 
 impl Idle {
     /// The newest connection that is still good.
-    pub(crate) fn take(&self, now: Moment) -> Option<Stream> {
+    pub(crate) fn take(&self, now: Moment) -> Option<Wire> {
         loop {
-            let Parked { mut stream, until } = self.0.lock().pop()?;
-            if now < until && is_silent(&mut stream) {
-                return Some(stream);
+            let Parked { mut wire, until } = self.0.lock().pop()?;
+            if now < until && is_silent(&mut wire) {
+                return Some(wire);
             }
         }
     }
 
-    /// Keeps `stream`, for `keep` at most.
-    pub(crate) fn park(&self, stream: Stream, now: Moment, keep: Duration) {
+    /// Keeps `wire`, for `keep` at most.
+    pub(crate) fn park(&self, wire: Wire, now: Moment, keep: Duration) {
         let until = now.plus(keep);
         let mut parked = self.0.lock();
         if parked.len() < CONNECTIONS_MAX {
-            parked.push(Parked { stream, until });
+            parked.push(Parked { wire, until });
         }
     }
 
@@ -56,9 +56,9 @@ impl Idle {
 }
 
 /// Whether nothing has come in since the last answer: an end, or bytes that nobody asked for, spoil a connection.
-fn is_silent(stream: &mut Stream) -> bool {
+fn is_silent(wire: &mut Wire) -> bool {
     let mut byte = [0];
     let mut read = ReadBuf::new(&mut byte);
     let mut context = Context::from_waker(Waker::noop());
-    matches!(Pin::new(stream).poll_read(&mut context, &mut read), Poll::Pending)
+    matches!(Pin::new(wire).poll_read(&mut context, &mut read), Poll::Pending)
 }

@@ -43,6 +43,11 @@ impl Candidate {
         &self.0.peer
     }
 
+    /// Whether TLS is spoken with it.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.0.server.tls
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.address
     }

@@ -144,7 +144,10 @@ fn pair(bytes: &[u8]) -> Option<(&[u8], Vec<u8>, &[u8])> {
 
 /// At least one character of a token, and what follows.
 fn token(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|b| !super::is_token(*b)).unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .position(|b| !crate::http1::is_token(*b))
+        .unwrap_or(bytes.len());
     bytes.split_at_checked(end).filter(|(token, _)| !token.is_empty())
 }
 

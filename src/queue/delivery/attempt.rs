@@ -206,8 +206,8 @@ async fn hear(sent: Result<Answer, SendError>, now: UnixMillis) -> Heard {
     };
     let status = answer.status();
     let asks = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    let asked = answer.headers().filter(|_| asks);
-    let retry_after = asked.and_then(|headers| retry_after(headers, now));
+    let asked = answer.head().only("retry-after").filter(|_| asks);
+    let retry_after = asked.and_then(|asked| retry_after(asked, now));
     if read_away(&mut answer).await {
         answer.finish().await;
     }

@@ -5,21 +5,15 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, header};
-
 use crate::clock::UnixMillis;
 
 /// Longer values are no time.
 const BYTES_MAX: usize = 64;
 
-/// How long the upstream asks to be left alone, seen from `now`. A date in the past is no time at all.
-pub(crate) fn retry_after(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
-    let mut values = headers.get_all(header::RETRY_AFTER).iter();
-    let value = values.next()?;
-    if values.next().is_some() || value.len() > BYTES_MAX {
-        return None;
-    }
-    let text = value.to_str().ok()?.trim();
+/// How long the upstream asks to be left alone with `value`, seen from `now`. A date in the past is no time at all.
+pub(crate) fn retry_after(value: &[u8], now: UnixMillis) -> Option<Duration> {
+    let short = Some(value).filter(|value| value.len() <= BYTES_MAX);
+    let text = std::str::from_utf8(short?).ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // More digits than fit are a long time all the same.
         return Some(text.parse().map_or(Duration::MAX, Duration::from_secs));
@@ -31,8 +25,6 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: UnixMillis) -> Option<Durati
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -53,18 +45,10 @@ mod tests {
             ("120, 130", None),
         ];
         for (text, millis) in table {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_str(text).unwrap());
-            assert_eq!(
-                retry_after(&headers, now),
-                millis.map(Duration::from_millis),
-                "{text:?}"
-            );
+            let read = retry_after(text.as_bytes(), now);
+            assert_eq!(read, millis.map(Duration::from_millis), "{text:?}");
         }
-        let mut headers = HeaderMap::new();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("99999999999999999999999"));
-        assert_eq!(retry_after(&headers, now), Some(Duration::MAX));
-        headers.append(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        assert_eq!(retry_after(&headers, now), None);
+        assert_eq!(retry_after(b"99999999999999999999999", now), Some(Duration::MAX));
+        assert_eq!(retry_after(b"\xff", now), None);
     }
 }

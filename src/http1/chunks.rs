@@ -1,13 +1,16 @@
-//! The framing of chunked bodies, judged on the raw bytes before Pingora reads them.
+//! The framing of chunked bodies: where they end, and which of their bytes are data.
 //!
-//! The parser behind Pingora takes no size for zero, and anything at all, line feeds included, in an extension. A
-//! proxy in front of us that reads such a body differently disagrees with us about where it ends, and what it thinks to
-//! be the rest of it would be our next request. So this grammar is strict (RFC 9112 section 7.1): a size of
-//! hexadecimal digits, extensions short and visible, every line ended by CRLF, no trailer that speaks of framing.
+//! Lenient parsers take no size for zero, and anything at all, line feeds included, in an extension. A proxy in front
+//! of us that reads such a body differently disagrees with us about where it ends, and what it thinks to be the rest of
+//! it would be our next request. So this grammar is strict (RFC 9112 section 7.1): a size of hexadecimal digits,
+//! extensions short and visible, every line ended by CRLF, no trailer that speaks of framing.
 //!
-//! Pure: a [`Connection`](super::connection::Connection) leads its bytes through here on their way to Pingora.
+//! Pure. Bodies of webhooks and of upstreams' answers are read with it; those that Pingora reads are led through it on
+//! their way.
 
-use crate::gateway::trailer;
+use std::ops::Range;
+
+use super::head::is_harmless_trailer;
 
 /// Digits of a size: 16 TiB less one byte, more than any limit.
 const SIZE_DIGITS_MAX: u8 = 11;
@@ -18,9 +21,12 @@ const EXTENSION_BYTES_MAX: usize = 256;
 /// Bytes of all trailers.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
 
-/// How far a chunked body has been read.
+/// A chunked body, as far as it has been read.
 #[derive(Debug)]
-pub(super) enum Chunks {
+pub struct Chunks(State);
+
+#[derive(Debug)]
+enum State {
     Size {
         bytes: u64,
         digits: u8,
@@ -50,46 +56,76 @@ pub(super) enum Chunks {
 
 /// The bytes are no chunked body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Broken;
+pub struct Broken;
 
 impl Chunks {
     /// The start of a body.
-    pub(super) fn new() -> Self {
-        Chunks::Size { bytes: 0, digits: 0 }
+    #[expect(clippy::new_without_default, reason = "a body begins, it is not a value by default")]
+    pub fn new() -> Self {
+        Chunks(State::new())
     }
 
-    /// Reads on.
+    /// Whether the body has ended; whatever follows belongs to the next message.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.0, State::Whole)
+    }
+
+    /// Reads on to the end of the next run of data, of the body, or of `bytes`: where the data is among them. What
+    /// stands before its end has been read; an empty run is an end.
     ///
     /// # Errors
     /// At the first byte that has no place there; nothing may be read after that.
-    pub(super) fn read(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
-        while let Some((first, rest)) = bytes.split_first() {
-            match self {
-                Chunks::Whole => return Ok(()),
-                Chunks::Data { left } => {
-                    let taken = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+    pub fn data(&mut self, bytes: &[u8]) -> Result<Range<usize>, Broken> {
+        let mut rest = bytes;
+        while let Some((first, after)) = rest.split_first() {
+            let at = bytes.len().saturating_sub(rest.len());
+            match &mut self.0 {
+                State::Whole => return Ok(at..at),
+                State::Data { left } => {
+                    let taken = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
                     *left = left.saturating_sub(taken as u64);
                     if *left == 0 {
-                        *self = Chunks::DataEnd { cr: false };
+                        self.0 = State::DataEnd { cr: false };
                     }
-                    bytes = bytes.get(taken..).unwrap_or_default();
+                    return Ok(at..at.saturating_add(taken));
                 }
                 _ => {
-                    *self = std::mem::replace(self, Chunks::Broken).step(*first)?;
-                    bytes = rest;
+                    self.0 = std::mem::replace(&mut self.0, State::Broken).step(*first)?;
+                    rest = after;
                 }
             }
         }
-        Ok(())
+        Ok(bytes.len()..bytes.len())
+    }
+
+    /// Reads on over all of `bytes`, or to the end of the body.
+    ///
+    /// # Errors
+    /// As [`data`](Self::data).
+    pub fn read(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
+        loop {
+            let data = self.data(bytes)?;
+            if data.is_empty() {
+                return Ok(());
+            }
+            bytes = bytes.get(data.end..).unwrap_or_default();
+        }
+    }
+}
+
+impl State {
+    /// Before the size of a chunk.
+    fn new() -> Self {
+        State::Size { bytes: 0, digits: 0 }
     }
 
     /// One byte of what is around the data.
     fn step(self, byte: u8) -> Result<Self, Broken> {
         match (self, byte) {
-            (Chunks::Size { bytes, digits: 1.. }, b'\r') => Ok(Chunks::SizeEnd { bytes }),
-            (Chunks::Size { bytes, digits: 1.. }, b';') => Ok(Chunks::Extension { bytes, length: 0 }),
+            (State::Size { bytes, digits: 1.. }, b'\r') => Ok(State::SizeEnd { bytes }),
+            (State::Size { bytes, digits: 1.. }, b';') => Ok(State::Extension { bytes, length: 0 }),
             (
-                Chunks::Size {
+                State::Size {
                     bytes,
                     digits: digits @ ..SIZE_DIGITS_MAX,
                 },
@@ -97,33 +133,33 @@ impl Chunks {
             ) => {
                 let value = char::from(digit).to_digit(16).ok_or(Broken)?;
                 let (bytes, digits) = ((bytes << 4) | u64::from(value), digits.saturating_add(1));
-                Ok(Chunks::Size { bytes, digits })
+                Ok(State::Size { bytes, digits })
             }
-            (Chunks::Extension { bytes, .. }, b'\r') => Ok(Chunks::SizeEnd { bytes }),
+            (State::Extension { bytes, .. }, b'\r') => Ok(State::SizeEnd { bytes }),
             (
-                Chunks::Extension {
+                State::Extension {
                     bytes,
                     length: length @ ..EXTENSION_BYTES_MAX,
                 },
                 b'\t' | b' '..=b'~',
-            ) => Ok(Chunks::Extension {
+            ) => Ok(State::Extension {
                 bytes,
                 length: length.saturating_add(1),
             }),
-            (Chunks::SizeEnd { bytes: 0 }, b'\n') => Ok(Chunks::Trailers {
+            (State::SizeEnd { bytes: 0 }, b'\n') => Ok(State::Trailers {
                 line: Vec::new(),
                 total: 0,
             }),
-            (Chunks::SizeEnd { bytes }, b'\n') => Ok(Chunks::Data { left: bytes }),
-            (Chunks::DataEnd { cr: false }, b'\r') => Ok(Chunks::DataEnd { cr: true }),
-            (Chunks::DataEnd { cr: true }, b'\n') => Ok(Chunks::new()),
+            (State::SizeEnd { bytes }, b'\n') => Ok(State::Data { left: bytes }),
+            (State::DataEnd { cr: false }, b'\r') => Ok(State::DataEnd { cr: true }),
+            (State::DataEnd { cr: true }, b'\n') => Ok(State::new()),
             (
-                Chunks::Trailers {
+                State::Trailers {
                     line,
                     total: total @ ..TRAILER_BYTES_MAX,
                 },
                 byte,
-            ) => Chunks::trailers(line, total.saturating_add(1), byte),
+            ) => State::trailers(line, total.saturating_add(1), byte),
             _ => Err(Broken),
         }
     }
@@ -133,12 +169,14 @@ impl Chunks {
         if byte == b'\n' {
             let text = line.strip_suffix(b"\r\n").ok_or(Broken)?;
             if text.is_empty() {
-                return Ok(Chunks::Whole);
+                return Ok(State::Whole);
             }
-            trailer(text).map_err(|_| Broken)?;
+            if !is_harmless_trailer(text) {
+                return Err(Broken);
+            }
             line.clear();
         }
-        Ok(Chunks::Trailers { line, total })
+        Ok(State::Trailers { line, total })
     }
 }
 
@@ -151,7 +189,7 @@ mod tests {
         let mut chunks = Chunks::new();
         chunks.read(&bytes[..cut])?;
         chunks.read(&bytes[cut..])?;
-        Ok(matches!(chunks, Chunks::Whole))
+        Ok(chunks.is_whole())
     }
 
     #[test]
