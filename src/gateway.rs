@@ -104,10 +104,6 @@ pub(crate) struct Passage {
 }
 
 /// How the corridor ends when it does not refuse.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one per request, moved once: an allocation would cost more"
-)]
 enum End {
     Answer(Answer),
     Reply(Outcome, Reply),

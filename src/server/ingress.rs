@@ -77,10 +77,10 @@ impl Ingress {
                 bytes,
                 end,
                 rules,
-                trail,
+                started,
             } => {
                 // Boxed: an idle connection has no room for a request in it.
-                let served = Box::pin(self.serve_webhook(&mut connection, bytes.freeze(), end, &rules, trail, left));
+                let served = Box::pin(self.serve_webhook(&mut connection, bytes.freeze(), end, &rules, started, left));
                 let keeps = served.await;
                 drop(active);
                 if !keeps {
@@ -111,10 +111,11 @@ impl Ingress {
         bytes: Bytes,
         end: usize,
         rules: &Rules,
-        mut trail: Trail,
+        started: Moment,
         left: u32,
     ) -> bool {
         let shared = self.guard.shared();
+        let mut trail = Trail::since(started);
         let mut unread = bytes;
         let raw = unread.split_to(end.min(unread.len()));
         // Judged fit before.
@@ -175,7 +176,8 @@ enum Head {
         /// Where the head ends in `bytes`.
         end: usize,
         rules: Arc<Rules>,
-        trail: Trail,
+        /// When its first byte arrived.
+        started: Moment,
     },
     /// For Pingora's proxy.
     Other {
@@ -245,12 +247,11 @@ impl Ingress {
         let framed = frame(head)?;
         let rules = self.guard.rules();
         if rules.handles(framed.host, framed.target) {
-            let trail = Trail::since(started);
             return Ok(Head::Webhook {
                 bytes,
                 end,
                 rules,
-                trail,
+                started,
             });
         }
         let mut chunks = framed.chunked.then(Chunks::new);
