@@ -254,7 +254,7 @@ impl Guard {
             Found::Passthrough(upstream) => {
                 let (upstream, sender) = (Arc::clone(upstream), head.sender());
                 // Each may hold half a megabyte of an answer that nobody reads.
-                let counted = session.is_http2();
+                let counted = request.version == Version::HTTP_2;
                 let enter = || shared.unproven.enter(head.client, rules.client_in_flight_max());
                 return Ok(End::Passthrough(Passage {
                     upstream,
