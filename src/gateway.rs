@@ -197,13 +197,14 @@ impl Guard {
             Ok(End::Passthrough(passage)) => return Handled::Passthrough(passage),
             Ok(End::Answer(answer)) => {
                 let status = answer.status().as_u16();
-                let (written, streamed) = respond::answer(exchange, request, answer).await;
+                let (written, streamed) = respond::answer(exchange, request, answer, trail.take_place()).await;
                 if let Err(problem) = streamed {
                     log::warn!("an answer broke off while it was passed on: {problem}");
                 }
                 trail.wrote(Outcome::Forwarded, status, written);
             }
             Ok(End::Reply(outcome, reply)) => {
+                drop(trail.take_place());
                 let written = respond::reply(exchange, request, &reply).await;
                 trail.wrote(outcome, reply.status, written);
             }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::admit::Place;
 use super::exchange::{AnswerHead, Exchange, Gone, Length};
 use super::head::Request;
 use super::refusal::{Connection, Reason, Refusal};
@@ -240,7 +241,8 @@ async fn linger(exchange: &mut impl Exchange) {
     let _ = pingora_timeout::timeout(LINGER, read_on).await;
 }
 
-/// Streams the upstream's answer to the sender.
+/// Streams the upstream's answer to the sender. `place` is given back when the upstream has said its last, before the
+/// sender hears it: whoever has the answer finds the place free.
 ///
 /// # Errors
 /// The upstream broke off or took too long after the head was sent on; the connection is cut so that the sender
@@ -249,6 +251,7 @@ pub(crate) async fn answer(
     exchange: &mut impl Exchange,
     request: &Request,
     mut answer: Answer,
+    mut place: Option<Place>,
 ) -> (Written, Result<(), SendError>) {
     let head = answer_head(request, &answer);
     let length = head.length;
@@ -260,7 +263,10 @@ pub(crate) async fn answer(
     let delivered = loop {
         let piece = match next(exchange, &mut answer).await {
             Ok(Ok(Some(piece))) => piece,
-            Ok(Ok(None)) => break is_last(bytes) || exchange.send(Bytes::new(), true).await.is_ok(),
+            Ok(Ok(None)) => {
+                place = None;
+                break is_last(bytes) || exchange.send(Bytes::new(), true).await.is_ok();
+            }
             // Whether it arrives is the sender's affair: no problem of the upstream's.
             Err(Gone) => break false,
             Ok(Err(problem)) => {
@@ -271,11 +277,15 @@ pub(crate) async fn answer(
             }
         };
         bytes = bytes.saturating_add(piece.len() as u64);
+        if answer.is_whole() {
+            place = None;
+        }
         // The last piece of a known length goes out with the end, in one write.
         if exchange.send(piece, is_last(bytes)).await.is_err() {
             break false;
         }
     };
+    drop(place);
     answer.finish().await;
     let complete = delivered;
     (Written { bytes, complete }, Ok(()))

@@ -139,6 +139,11 @@ impl Trail {
         self.tries = tries;
     }
 
+    /// The place among the proven events of its route, for whoever knows better when that is free.
+    pub(super) fn take_place(&mut self) -> Option<Place> {
+        self.place.take()
+    }
+
     /// The route, once it was found.
     pub(super) fn route(&self) -> Option<&Route> {
         self.route.as_deref()

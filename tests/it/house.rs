@@ -81,7 +81,7 @@ fn every_room_has_its_place() {
 }
 
 /// What a step may know of other steps, besides refusals and the trail that it leaves its notes in.
-const STEPS_KNOWN: [(&str, &str, &str); 16] = [
+const STEPS_KNOWN: [(&str, &str, &str); 17] = [
     ("body", "admit", "bodies are held in the memory that admission gave"),
     ("body", "exchange", "what a body is read from"),
     ("body", "head", "the length and the expectation of the head"),
@@ -89,6 +89,11 @@ const STEPS_KNOWN: [(&str, &str, &str); 16] = [
         "dispatch",
         "replay",
         "the outcome of a dispatch ends the hold on its event",
+    ),
+    (
+        "respond",
+        "admit",
+        "a place is free when the upstream has said its last",
     ),
     ("respond", "exchange", "what an answer is written to"),
     ("respond", "head", "what kind of answer the request can take"),
