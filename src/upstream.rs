@@ -15,6 +15,7 @@ mod resolve;
 mod tls;
 mod wire;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,9 +155,17 @@ impl Upstream {
         self.servers.sweep(self.clock.moment());
     }
 
-    /// What replaces the received `Host`, if configured.
-    pub(crate) fn host(&self) -> Option<&str> {
-        self.settings.host.as_deref()
+    /// What takes the place of the `Host` that was asked for: the configured one, or, since HTTP/1.0 may ask for none and
+    /// nginx, Apache and lighttpd refuse an empty one, the name of the first server.
+    pub(crate) fn host(&self, asked: Option<&[u8]>) -> Option<Cow<'_, str>> {
+        if let Some(configured) = &self.settings.host {
+            return Some(configured.into());
+        }
+        let server = self.settings.servers.first().filter(|_| asked.is_none())?;
+        match server.host.contains(':') {
+            true => Some(format!("[{}]", server.host).into()),
+            false => Some((&*server.host).into()),
+        }
     }
 
     /// The counters, for the pass-through.

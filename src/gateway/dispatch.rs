@@ -42,7 +42,8 @@ pub(crate) async fn forward(
         let name = event.facts().event_id.as_deref().map_or_else(unnamed, str::as_bytes);
         resign.sign(&route.name, name, shared.clock.wall(), event.body())
     });
-    let request = Request::new(&event, 1, way.upstream.host(), resigned.as_ref());
+    let host = way.upstream.host(event.received().host);
+    let request = Request::new(&event, 1, host.as_deref(), resigned.as_ref());
     drop(event);
     let started = shared.clock.moment();
     let mut tries = Tries::default();

@@ -150,8 +150,8 @@ impl ProxyHttp for Gateway {
         for (name, value) in forwarded(&received.headers, passage.sender, host(received)) {
             request.insert_header(name, value)?;
         }
-        if let Some(host) = passage.upstream.host() {
-            request.insert_header(header::HOST, host)?;
+        if let Some(host) = passage.upstream.host(host(received)) {
+            request.insert_header(header::HOST, &*host)?;
         }
         Ok(())
     }

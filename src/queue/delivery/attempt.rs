@@ -178,7 +178,8 @@ impl Destination {
         };
         let sign = |resign: &Resign| -> Resigned { resign.sign(&event.route, event_id.as_bytes(), now, &event.body) };
         let resigned = self.resign.as_ref().map(sign);
-        Request::of(&parts, leased.attempt, self.upstream.host(), resigned.as_ref())
+        let host = self.upstream.host(parts.host);
+        Request::of(&parts, leased.attempt, host.as_deref(), resigned.as_ref())
     }
 
     fn target(&self, event: &KeptEvent) -> String {

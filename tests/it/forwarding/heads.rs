@@ -90,6 +90,28 @@ async fn what_is_for_one_hop_ends_here() {
     assert_eq!(upstream.seen().len(), lines.len());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asked_for_no_host_is_forwarded_with_one() {
+    // HTTP/1.0 knows no `Host`, and nginx, Apache and lighttpd refuse an empty one: such a sender's events were lost.
+    let upstream = Upstream::ok().await;
+    let port = upstream.address.port();
+    for (server, host) in [
+        (format!("127.0.0.1:{port}"), "127.0.0.1"),
+        (format!("localhost:{port}"), "localhost"),
+    ] {
+        let yaml = format!("{}passthrough: app\n", config(&format!("servers: [\"{server}\"]")));
+        let gateway = Gateway::start(&yaml).await;
+        for bytes in [event(""), b"GET /page HTTP/1.1\r\nHost: gateway.test\r\n\r\n".to_vec()] {
+            let old = String::from_utf8(bytes)
+                .unwrap()
+                .replace("HTTP/1.1\r\nHost: gateway.test\r\n", "HTTP/1.0\r\n");
+            assert_eq!(request(gateway.address, old.as_bytes()).await.status, 200, "{old}");
+            let seen = upstream.seen().pop().unwrap();
+            assert_eq!((seen.header("host"), seen.count("host")), (Some(host), 1), "{old}");
+        }
+    }
+}
+
 /// Every way to write `name` that some backend takes for it.
 pub fn spellings(name: &str) -> BTreeSet<String> {
     let first_dash_only = name.replacen('-', "_", 1);
