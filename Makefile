@@ -21,7 +21,7 @@ setup-build:
 	@.ci/setup cmake
 
 setup-test:
-	@.ci/setup cmake curl promtool python3 venv node npm strace valgrind
+	@.ci/setup cmake curl promtool python3 venv node npm strace valgrind nginx haproxy apache2 lighttpd caddy
 
 # The signing code of providers, in the versions that tests/sdk/ names.
 $(SDKS)/ready: tests/sdk/requirements.txt tests/sdk/package.json | setup-test

@@ -278,7 +278,7 @@ async fn sign(sender: &Sender, bodies: &[Vec<u8>]) -> Vec<Message> {
 }
 
 /// What `make test` installs, beside the directory that Cargo gives to tests.
-fn installed(what: &str) -> PathBuf {
+pub fn installed(what: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("sdk").join(what);
     assert!(path.exists(), "{} is missing: `make test` installs it", path.display());
     path

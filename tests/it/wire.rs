@@ -5,7 +5,7 @@
 //! every answer is the answer to its own request, on connections that are kept and shared with somebody honest.
 
 mod cases;
-
+mod judges;
 mod play;
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ const CLASSES: &[(&str, usize)] = &[
     ("CL bytes", 900),
     ("CL name", 800),
     ("CL value", 100),
-    ("CL.0", 40),
+    ("CL.0", 38),
     ("CL.CL", 120),
     ("CL.TE", 140),
     ("Connection", 140),

@@ -65,7 +65,7 @@ impl Account {
             told.windows(marker.len()).any(|w| w == marker.as_bytes())
         };
         match answer {
-            Some(answer) if answer.status == 200 && is_its_own(answer) => {
+            Some(answer) if matches!(answer.status, 200 | 206) && is_its_own(answer) => {
                 self.must.insert(id.to_owned());
                 true
             }
@@ -165,7 +165,9 @@ async fn one(address: SocketAddr, case: &Case, account: &mut Account) {
         };
         client.send(&next).await;
         let next = client.whole_answer().await;
-        if !account.answered(&id, false, &next) {
+        // A connection may end with an answer that is none of this request's own.
+        let over = next.is_none() && told.is_some_and(|(status, _)| status != 200);
+        if !over && !account.answered(&id, false, &next) {
             return account.wrong(case, &format!("the next one was answered {next:?}"));
         }
     }
