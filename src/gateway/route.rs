@@ -108,14 +108,35 @@ impl Table {
     /// Whether some server could take `path` for a protected one.
     fn resembles(&self, path: &str) -> bool {
         let path = decoded(path);
+        let parts: Vec<String> = parts(&path).collect();
+        if parts.iter().any(|part| part == "..") && self.protects_some_of(&parts) {
+            return true;
+        }
         // Some servers end the whole path where others end a segment; at a `;`, old Jetty.
         let end = path.iter().position(|b| ends_segment(*b));
         let cut = end.and_then(|end| path.get(..end));
         let readings = [Some(&*path), cut].into_iter().flatten();
-        readings
-            .flat_map(|path| [Some(path), below_authority(path)])
-            .flatten()
-            .any(|path| self.protects(&segments(path)))
+        let mut readings = readings.flat_map(|path| [Some(path), below_authority(path)]).flatten();
+        readings.any(|path| {
+            let segments = segments(path);
+            self.protects(&segments) || below_scheme(&segments).any(|segments| self.protects(segments))
+        })
+    }
+
+    /// Whether a protected path is left over when some of the segments are taken away. That is all that `..` can do,
+    /// but which ones it takes is another matter to each reader: some know an empty segment, some one with a parameter,
+    /// some resolve before they decode (`/webhooks/a//../../stripe`, `/webhooks/a%2fb/../stripe`).
+    fn protects_some_of(&self, parts: &[String]) -> bool {
+        let is_one = |part: &str, segment: &str| {
+            let rest = part.strip_prefix(segment);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let left_over = |path: &String| {
+            let mut parts = parts.iter();
+            let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+            segments.all(|segment| parts.any(|part| is_one(part, segment)))
+        };
+        parts.len() > CLIMBING_SEGMENTS_MAX || self.protected.iter().any(left_over)
     }
 
     /// Whether a protected path is what is left of a path when what stands before it is taken for a script
@@ -176,6 +197,9 @@ fn is_script(segment: &str) -> bool {
         .is_some_and(|(_, extension)| SCRIPTS.contains(&extension))
 }
 
+/// A path with `..` that has more segments than this is refused.
+const CLIMBING_SEGMENTS_MAX: usize = 64;
+
 /// Decoding more often than this is not assumed of any server.
 const DECODINGS_MAX: usize = 4;
 
@@ -199,22 +223,27 @@ fn decoded(path: &str) -> Vec<u8> {
 
 fn segments(path: &[u8]) -> Vec<String> {
     let mut segments: Vec<String> = Vec::new();
-    for segment in path.split(|b| matches!(b, b'/' | b'\\')) {
+    for part in parts(path) {
+        match &*part {
+            ".." => drop(segments.pop()),
+            _ => segments.push(part),
+        }
+    }
+    segments
+}
+
+/// What is between slashes, `..` included, without what is empty.
+fn parts(path: &[u8]) -> impl Iterator<Item = String> {
+    path.split(|b| matches!(b, b'/' | b'\\')).filter_map(|segment| {
         let cut = segment.iter().position(|b| ends_segment(*b));
         let segment = segment.get(..cut.unwrap_or(segment.len())).unwrap_or_default();
         let text = String::from_utf8_lossy(segment).to_lowercase();
         // A plus is a space to whoever decodes paths like forms.
         match text.trim_matches(|c: char| c.is_whitespace() || c.is_control() || c == '+') {
-            ".." => {
-                segments.pop();
-            }
-            text => match text.trim_end_matches(['.', ' ']) {
-                "" => {}
-                kept => segments.push(kept.to_owned()),
-            },
+            ".." => Some("..".to_owned()),
+            text => Some(text.trim_end_matches(['.', ' ']).to_owned()).filter(|kept| !kept.is_empty()),
         }
-    }
-    segments
+    })
 }
 
 /// What `new URL(path, base)` of JavaScript, `parse_url` of PHP and `urlsplit` of Python take for the path of one that
@@ -224,6 +253,13 @@ fn below_authority(path: &[u8]) -> Option<&[u8]> {
     let start = path.iter().position(|b| !is_slash(b)).filter(|slashes| *slashes >= 2)?;
     let host = path.get(start..)?;
     host.get(host.iter().position(is_slash)?..)
+}
+
+/// What is left of a path behind the scheme, and behind scheme and host, of a whole URL in it: `/http://x/webhooks/stripe`
+/// is one to whoever takes the slash in front of it away and joins the rest to a base.
+fn below_scheme(segments: &[String]) -> impl Iterator<Item = &[String]> {
+    let is_url = segments.first().is_some_and(|first| first.ends_with(':'));
+    (1..=2).filter_map(move |above| segments.get(above..).filter(|_| is_url))
 }
 
 /// What follows a NUL or `;` is cut off by some; a query or fragment may have been encoded.
@@ -364,6 +400,17 @@ mod tests {
             "/%2fx/index.php/webhooks/stripe",
             "//webhooks/webhooks/stripe",
             "//x/",
+            "/http://x/webhooks/stripe",
+            "/http:/webhooks/stripe",
+            "/webhooks/a//../../stripe",
+            "/webhooks/stripe//..",
+            "/webhooks/a%2fb/../stripe",
+            "/webhooks/a%5cb/../stripe",
+            "/webhooks/;/../stripe",
+            "/webhooks/..;/../stripe",
+            "/webhooks/%20/../stripe",
+            "/a/b%2f..%2f../webhooks/stripe.json",
+            "/x/../stripe.php/../hooks/pay.php/y",
             "/hooks/pay.php/x",
             "/hooks/pay.php.json",
             "/index.php/hooks/pay.php/x/y",
@@ -382,6 +429,7 @@ mod tests {
             "/x/webhooks/stripe",
             "//x/y/webhooks/stripe",
             "//example.com/webhooks",
+            "/http://x/y/webhooks/stripe",
             "//x",
             "/x//webhooks/stripe",
             "/hooks/pay",

@@ -143,6 +143,31 @@ const BELOW_HOSTS: &[&str] = &[
     "//x:/webhooks/github%00",
     "//%78/webhooks/github",
     "//~!$&'()*+,=/webhooks/github",
+    "/http://x/webhooks/github",
+    "/http:/webhooks/github",
+    "/https:////webhooks/github",
+];
+
+/// Which segments `..` takes away is another matter to each reader: whether an empty one counts, one with a parameter,
+/// one that holds an encoded slash.
+const CLIMBING: &[&str] = &[
+    "/webhooks/a//../../github",
+    "/webhooks//../github",
+    "/webhooks/github//..",
+    "/webhooks/github///../..",
+    "/webhooks/a%2fb/../github",
+    "/webhooks/a%5cb/../github",
+    "/webhooks/a%252fb/../github",
+    "/webhooks/;/../github",
+    "/webhooks/;a=1/../github",
+    "/webhooks/..;/../github",
+    "/webhooks/%20/../github",
+    "/webhooks/./../webhooks/github",
+    "/webhooks/%2e/../github",
+    "/webhooks/.%00/../github",
+    "/a/..%2f../webhooks/github",
+    "/webhooks/github/a%2fb/..",
+    "/webhooks/x/../../webhooks/y/github",
 ];
 
 /// A path in pieces that can be spelt in many ways: every combination of them but the right one.
@@ -259,6 +284,17 @@ async fn a_path_is_protected_below_what_may_be_a_host() {
     let upstream = Upstream::unreachable().await;
     let gateway = Gateway::start(&format!("{}passthrough: app\n", route_yaml(upstream.address, ""))).await;
     assert_eq!(mistaken(&gateway, BELOW_HOSTS, post).await, NONE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_is_protected_whichever_segments_are_taken_away() {
+    // `/webhooks/a//../../github` is `/github` to nginx and `/webhooks/github` to `new URL(...)`: judged in one way and
+    // served in the other, it was an unverified event.
+    let upstream = Upstream::unreachable().await;
+    let gateway = Gateway::start(&format!("{}passthrough: app\n", route_yaml(upstream.address, ""))).await;
+    assert_eq!(mistaken(&gateway, CLIMBING, post).await, NONE);
+    let long = format!("/{}../x", "a/".repeat(100));
+    assert_eq!(mistaken(&gateway, &[long], post).await, NONE);
 }
 
 #[tokio::test(flavor = "multi_thread")]
