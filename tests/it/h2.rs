@@ -1,6 +1,7 @@
 //! HTTP/2 without TLS: the same events, bounds and refusals as over HTTP/1, and no way to smuggle through the
 //! translation.
 
+mod conformance;
 mod floods;
 mod frames;
 

@@ -5,8 +5,12 @@
 //! every answer is the answer to its own request, on connections that are kept and shared with somebody honest.
 
 mod cases;
+mod dice;
+mod hidden;
 mod judges;
 mod play;
+mod random;
+mod readers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

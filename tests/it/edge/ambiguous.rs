@@ -99,6 +99,79 @@ async fn a_security_header_occurs_once_and_has_no_look_alike() {
     assert_eq!((count, lines.len()), (8 * WAYS, count));
 }
 
+/// Lines that make the header of a proof, the host, the length or the type say two things, in place of the one that
+/// is there (`{name}: {value}`).
+const WRITTEN_TWICE: [&str; 15] = [
+    "{name}: {value}\r\n{name}: {value}",
+    "{name}: {value}\r\n{name}: 1",
+    "{name}: 1\r\n{name}: {value}",
+    "{name}: {value}, {value}",
+    "{name}: {value},",
+    "{name}: ,{value}",
+    "{name}:\r\n {value}",
+    "{name}: {value}\r\n 1",
+    "{name}:\r\n{name}: {value}",
+    "{name}: {value}\r\n{name}:",
+    "{folded}: {value}\r\n{name}: {value}",
+    "{name}: {value}\r\n{folded}: 1",
+    "{name} : {value}",
+    " {name}: {value}",
+    "{name}\0: {value}",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_verdict_stands_on_is_written_twice() {
+    // Of two values, one is judged and the other one read.
+    let upstream = Upstream::unreachable().await;
+    let gateway = gateway(&upstream).await;
+    let mut count = 0;
+    for provider in PROVIDERS {
+        let genuine = String::from_utf8(
+            Event::of(provider, "1")
+                .with("Content-Type", "application/json")
+                .bytes(),
+        )
+        .unwrap();
+        // Some providers' events have a type of their own already.
+        let genuine = genuine.replacen(
+            "content-type: application/json\r\n",
+            "",
+            genuine.matches("ontent-").count().saturating_sub(2),
+        );
+        let names = security_headers(provider)
+            .into_iter()
+            .chain(["Host", "Content-Length", "Content-Type"].map(String::from));
+        for name in names {
+            let at = genuine
+                .to_ascii_lowercase()
+                .find(&format!("\r\n{}: ", name.to_ascii_lowercase()))
+                .unwrap()
+                + 2;
+            let line = genuine[at..].split("\r\n").next().unwrap();
+            let value = line.split_once(": ").unwrap().1;
+            for way in WRITTEN_TWICE {
+                let lines = way
+                    .replace("{name}", &name)
+                    .replace("{value}", value)
+                    .replace("{folded}", &name.replace('-', "_"));
+                // A list of types is one value that nobody takes for two, and some signatures come in lists.
+                let listed = way.contains("},") || way.contains(": ,");
+                let same = (name == "Host" && way.contains("{folded}"))
+                    || (matches!(&*name, "Content-Type" | "webhook-signature") && listed);
+                if same {
+                    continue;
+                }
+                count += 1;
+                let spoilt = [&genuine[..at], &lines, &genuine[at + line.len()..]].concat();
+                let status = request(gateway.address, spoilt.as_bytes()).await.status;
+                // A list in one line is one value, and no signature.
+                assert!(status == 400 || (listed && status == 401), "{status} {spoilt}");
+            }
+        }
+    }
+    assert!(count >= 300, "{count}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_headers_unambiguous_are_proof() {
     // If these failed, the refusals above would prove nothing.

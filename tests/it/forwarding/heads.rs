@@ -191,6 +191,95 @@ async fn the_words_of_the_gateway_cannot_be_said_by_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_words_of_the_gateway_cannot_be_said_over_http2_either() {
+    // HTTP/2 has another parser in front of the same backend.
+    let upstream = Upstream::ok().await;
+    let gateway = Gateway::start(&config(&servers(&[upstream.address]))).await;
+    let names = [
+        "x-hookward-route",
+        "x-hookward-provider",
+        "x-hookward-verified",
+        "x-hookward-event-id",
+        "x-hookward-event-type",
+        "x-hookward-attempt",
+        "x-hookward-not-thought-of-yet",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "forwarded",
+    ];
+    let lower: BTreeSet<_> = names
+        .into_iter()
+        .flat_map(spellings)
+        .map(|name| name.to_lowercase())
+        .collect();
+    let mut client = H2::connect(gateway.address).await;
+    let mut variants = 0;
+    for spelling in &lower {
+        for times in [1, 2] {
+            let mut event = http::Request::post("http://gateway.test/webhooks/github")
+                .header("x-github-event", "push")
+                .header("x-hub-signature-256", sign_github(b"{}"));
+            for _ in 0..times {
+                event = event.header(spelling, FORGED);
+            }
+            let answer = client
+                .ask(event.body(Bytes::from_static(b"{}")).unwrap())
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), 200, "{spelling}");
+            let seen = upstream.seen().pop().unwrap();
+            assert_eq!(beyond_ours(&seen), [], "{spelling}");
+            variants += 1;
+        }
+    }
+    assert!(variants >= 120, "{variants}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_of_the_gateways_own_cannot_be_forged() {
+    // A backend that checks one scheme for all providers believes whatever comes under these names.
+    let upstream = Upstream::ok().await;
+    let resign = "resign: { secrets: [{ value: \"whsec_cmVzaWduLXNlY3JldC1mb3ItdGVzdHMtb25seSE=\" }] }";
+    let yaml =
+        config(&servers(&[upstream.address])).replace("    replay: off\n", &format!("    replay: off\n    {resign}\n"));
+    let gateway = Gateway::start(&yaml).await;
+    let secret = hookward::secret::Secret::new("whsec_cmVzaWduLXNlY3JldC1mb3ItdGVzdHMtb25seSE=").unwrap();
+    let scheme = &hookward::providers::builtin().find("standard-webhooks").unwrap().scheme;
+    let mut variants = 0;
+    for spelling in ["webhook-id", "webhook-timestamp", "webhook-signature"]
+        .into_iter()
+        .flat_map(spellings)
+    {
+        let once = format!("{spelling}: {FORGED}\r\n");
+        for lines in [
+            once.clone(),
+            format!("{once}{once}"),
+            format!("Connection: {spelling}\r\n{once}"),
+        ] {
+            assert_eq!(request(gateway.address, &event(&lines)).await.status, 200, "{lines}");
+            let seen = upstream.seen().pop().unwrap();
+            assert!(!seen.head.contains(FORGED), "{lines}");
+            let said = |name| (seen.header(name).unwrap_or_default().to_owned(), seen.count(name));
+            let (id, signature) = (said("webhook-id"), said("webhook-signature"));
+            let now = said("webhook-timestamp");
+            assert_eq!((id.1, signature.1, now.1), (1, 1, 1), "{lines}");
+            let at = hookward::clock::UnixMillis(now.0.parse::<u64>().unwrap() * 1000);
+            let signed = hookward::signature::sign(scheme, &secret, &id.0, at, &seen.body).unwrap();
+            assert!(
+                signed
+                    .iter()
+                    .any(|(name, value)| name.as_str() == "webhook-signature" && *value == signature.0),
+                "{lines}"
+            );
+            variants += 1;
+        }
+    }
+    assert!(variants >= 60, "{variants}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_only_looks_like_our_words_travels() {
     // Removing a sender's own headers would break the application behind.
     let upstream = Upstream::ok().await;

@@ -423,6 +423,36 @@ fn compare(understood: &[(String, Option<usize>)], cases: &[Case], account: &Acc
     wrong
 }
 
+#[test]
+fn a_disagreement_is_noticed() {
+    // A comparison that finds nothing wrong with anything proves nothing.
+    let cases = [];
+    let account = || Account {
+        must: BTreeSet::from(["v1".to_owned()]),
+        may: BTreeSet::from(["7".to_owned()]),
+        ..Account::default()
+    };
+    let understood =
+        |targets: &[&str]| -> Vec<_> { targets.iter().map(|target| ((*target).to_owned(), None)).collect() };
+    let wrong = |targets: &[&str]| compare(&understood(targets), &cases, &account()).len();
+    assert_eq!(wrong(&["/webhooks/github?m=v1."]), 0);
+    assert_eq!(wrong(&["/webhooks/github?m=v1.", "/page?m=7."]), 0);
+    assert_eq!(
+        wrong(&["/webhooks/github?m=v1.", "<BADREQ>"]),
+        0,
+        "the one it may refuse"
+    );
+    for breach in [
+        &["/webhooks/github?m=v1.", "/webhooks/github?m=f12."][..],
+        &["/webhooks/github?m=v1.", "/webhooks/github?m=v1."],
+        &["/webhooks/github?m=v1.", "/page?m=7.", "-"],
+        &["/page?m=7."],
+        &[],
+    ] {
+        assert_eq!(wrong(breach), 1, "{breach:?}");
+    }
+}
+
 macro_rules! judges {
     ($($name:ident: $judge:expr,)*) => {
         $(
