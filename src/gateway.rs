@@ -273,7 +273,7 @@ impl Guard {
             head::stays_http(&request.headers)?;
         }
         let taken = handshake::takes(route, &asked(request, &[]))?;
-        head::unambiguous(&request.headers, route.verifier().scheme().security_headers())?;
+        head::unambiguous(request, route.verifier().scheme().security_headers())?;
 
         // Admit: before any byte of the body.
         rules.client_limit.check(head.client)?;

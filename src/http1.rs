@@ -10,6 +10,7 @@ mod read;
 pub use answer::{AnswerHead, BadAnswer, Framing, HEAD_BYTES_MAX};
 pub use chunks::{Broken, Chunks};
 pub use head::{
-    Framed, HEADERS_MAX, is_authority, is_framing_look_alike, is_look_alike, is_name, is_request, is_token, judge,
+    Framed, HEADERS_MAX, is_authority, is_framing_look_alike, is_look_alike, is_name, is_odd, is_request, is_token,
+    judge,
 };
 pub use read::{READ_BYTES, read_some};

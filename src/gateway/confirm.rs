@@ -18,7 +18,8 @@ pub(crate) async fn confirmed(route: &Route, permit: &Permit, fetcher: &Fetcher)
     let Some(url) = permit.proof().confirmation().filter(|_| route.confirm) else {
         return Ok(false);
     };
-    let visited = fetcher.visit(url, &route.fetches).await;
+    // Boxed: it is rare, and its future is large.
+    let visited = Box::pin(fetcher.visit(url, &route.fetches)).await;
     visited.map_err(|_| Reason::ConfirmDown)?;
     log::info!("route {}: a subscription is confirmed at {}", route.name, url.host());
     Ok(true)

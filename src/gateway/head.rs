@@ -53,6 +53,8 @@ pub(crate) struct Request {
     pub(crate) headers: HeaderMap,
     /// `:authority`, where HTTP/2 has that instead of a `Host`.
     authority: Option<Box<str>>,
+    /// Whether some name has a character that is neither letter, digit nor dash.
+    has_odd_names: bool,
 }
 
 impl Request {
@@ -77,6 +79,7 @@ impl Request {
             },
             headers,
             authority: None,
+            has_odd_names: framed.has_odd_names,
         })
     }
 
@@ -88,6 +91,7 @@ impl Request {
             version: parts.version,
             headers: parts.headers.clone(),
             authority: parts.uri.authority().map(|authority| authority.as_str().into()),
+            has_odd_names: parts.headers.keys().any(|name| http1::is_odd(name.as_str().as_bytes())),
         }
     }
 
@@ -200,7 +204,8 @@ pub(crate) fn host(request: &Parts) -> Option<&[u8]> {
 ///
 /// # Errors
 /// [`Reason::AmbiguousHeader`].
-pub(crate) fn unambiguous(headers: &HeaderMap, security: &[HeaderName]) -> Result<(), Reason> {
+pub(crate) fn unambiguous(request: &Request, security: &[HeaderName]) -> Result<(), Reason> {
+    let headers = &request.headers;
     // The type decides how a signed body is read: a form here must not be JSON behind us.
     let decisive = || security.iter().chain(std::iter::once(&header::CONTENT_TYPE));
     if decisive().any(|name| headers.get_all(name).into_iter().nth(1).is_some()) {
@@ -208,10 +213,9 @@ pub(crate) fn unambiguous(headers: &HeaderMap, security: &[HeaderName]) -> Resul
     }
     let look_alike = |name: &HeaderName| {
         let name = name.as_str().as_bytes();
-        let unusual = name.iter().any(|b| !b.is_ascii_alphanumeric() && *b != b'-');
-        unusual && decisive().any(|real| http1::is_look_alike(name, real.as_str().as_bytes()))
+        http1::is_odd(name) && decisive().any(|real| http1::is_look_alike(name, real.as_str().as_bytes()))
     };
-    match headers.keys().any(look_alike) {
+    match request.has_odd_names && headers.keys().any(look_alike) {
         true => Err(Reason::AmbiguousHeader),
         false => Ok(()),
     }

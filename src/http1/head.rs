@@ -24,6 +24,8 @@ pub struct Framed<'a> {
     pub length: Option<u64>,
     /// Whether the body comes in chunks, which have framing of their own.
     pub chunked: bool,
+    /// Whether some name has a character that is neither letter, digit nor dash.
+    pub has_odd_names: bool,
     /// The header lines.
     lines: &'a [u8],
 }
@@ -65,6 +67,7 @@ pub fn judge(raw: &[u8]) -> Option<Framed<'_>> {
         host: framing.host,
         length: framing.length,
         chunked: framing.chunked,
+        has_odd_names: framing.has_odd_names,
         lines: rest,
     })
 }
@@ -182,27 +185,45 @@ pub(super) fn header_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Whether `name` can be the name of a header: a token, and not empty.
 pub fn is_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|b| is_token(*b))
+    // Summed up rather than stopped at, here and below: names are short, and nearly always tokens.
+    !name.is_empty() && name.iter().fold(0, |all, b| all | kind(*b)) & NO_TOKEN == 0
+}
+
+/// Whether a name has a character that is neither letter, digit nor dash, which some interfaces turn into a dash's own.
+pub fn is_odd(name: &[u8]) -> bool {
+    name.iter().fold(0, |all, b| all | kind(*b)) & (ODD | NO_TOKEN) != 0
 }
 
 /// RFC 9110 section 5.6.2.
 pub fn is_token(b: u8) -> bool {
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
+    kind(b) & NO_TOKEN == 0
+}
+
+/// A character of a token that is neither letter, digit nor dash.
+const ODD: u8 = 1;
+
+/// No character of a token.
+const NO_TOKEN: u8 = 2;
+
+fn kind(b: u8) -> u8 {
+    const KINDS: [u8; 256] = {
+        let mut table = [NO_TOKEN; 256];
         let mut b = 0;
         while b < 128 {
-            table[b] = (b as u8).is_ascii_alphanumeric();
+            if (b as u8).is_ascii_alphanumeric() || b == b'-' as usize {
+                table[b] = 0;
+            }
             b += 1;
         }
-        let signs = b"!#$%&'*+-.^_`|~";
+        let signs = b"!#$%&'*+.^_`|~";
         let mut n = 0;
         while n < signs.len() {
-            table[signs[n] as usize] = true;
+            table[signs[n] as usize] = ODD;
             n += 1;
         }
         table
     };
-    TOKEN[usize::from(b)]
+    KINDS[usize::from(b)]
 }
 
 /// The headers that say where the request ends and whom it is for.
@@ -211,10 +232,12 @@ struct Framing<'a> {
     length: Option<u64>,
     chunked: bool,
     host: Option<&'a [u8]>,
+    has_odd_names: bool,
 }
 
 impl<'a> Framing<'a> {
     fn note(&mut self, name: &[u8], value: &'a [u8]) -> Option<()> {
+        self.has_odd_names |= is_odd(name);
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             14 if is(b"content-length") => {

@@ -19,7 +19,7 @@ use pingora_proxy::HttpProxy;
 use super::connection::Connection;
 use super::frames::Frames;
 use super::proxy::Gateway;
-use super::session::Session;
+use super::session::{Body, Session};
 use super::tally::Tally;
 use crate::clock::Moment;
 use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
@@ -73,15 +73,9 @@ impl Ingress {
         stopping: &ShutdownWatch,
     ) -> Option<Box<Connection>> {
         match head {
-            Head::Webhook {
-                bytes,
-                end,
-                rules,
-                started,
-            } => {
+            Head::Webhook(webhook) => {
                 // Boxed: an idle connection has no room for a request in it.
-                let served = Box::pin(self.serve_webhook(&mut connection, bytes.freeze(), end, &rules, started, left));
-                let keeps = served.await;
+                let keeps = Box::pin(self.serve_webhook(&mut connection, webhook, left)).await;
                 drop(active);
                 if !keeps {
                     connection.farewell().await;
@@ -104,28 +98,19 @@ impl Ingress {
         }
     }
 
-    /// Lets the guard handle a request that the rules take for a webhook; tells whether the connection lives on.
-    async fn serve_webhook(
-        &self,
-        connection: &mut Connection,
-        bytes: Bytes,
-        end: usize,
-        rules: &Rules,
-        started: Moment,
-        left: u32,
-    ) -> bool {
+    /// Lets the guard handle a webhook; tells whether the connection lives on.
+    async fn serve_webhook(&self, connection: &mut Connection, webhook: Box<Webhook>, left: u32) -> bool {
         let shared = self.guard.shared();
+        let Webhook {
+            request,
+            body,
+            unread,
+            rules,
+            started,
+        } = *webhook;
         let mut trail = Trail::since(started);
-        let mut unread = bytes;
-        let raw = unread.split_to(end.min(unread.len()));
-        // Judged fit before.
-        let Ok((framed, request)) = frame(&raw).and_then(|framed| Ok((framed, Request::of_http1(&raw, &framed)?)))
-        else {
-            log::error!("a head was refused after it had been judged fit");
-            return false;
-        };
-        let mut session = Session::new(connection, shared.clock(), &request, &framed, unread, left <= 1);
-        self.guard.handle(rules, &request, &mut session, &mut trail).await;
+        let mut session = Session::new(connection, shared.clock(), &request, body, unread, left <= 1);
+        self.guard.handle(&rules, &request, &mut session, &mut trail).await;
         trail.close(shared, Some(&request));
         session.finish().await
     }
@@ -171,14 +156,7 @@ impl Ingress {
 /// A head, and whatever came with it.
 enum Head {
     /// For the guard.
-    Webhook {
-        bytes: BytesMut,
-        /// Where the head ends in `bytes`.
-        end: usize,
-        rules: Arc<Rules>,
-        /// When its first byte arrived.
-        started: Moment,
-    },
+    Webhook(Box<Webhook>),
     /// For Pingora's proxy.
     Other {
         bytes: BytesMut,
@@ -186,6 +164,17 @@ enum Head {
         chunks: Option<Chunks>,
     },
     Http2(BytesMut),
+}
+
+/// A request that the rules take for a webhook.
+struct Webhook {
+    request: Request,
+    body: Body,
+    /// What was read behind the head.
+    unread: Bytes,
+    rules: Arc<Rules>,
+    /// When its first byte arrived.
+    started: Moment,
 }
 
 impl Ingress {
@@ -243,22 +232,27 @@ impl Ingress {
 
     /// Judges what arrived, a head up to `end` and perhaps the beginning of a body, and finds who is to handle it.
     fn judge(&self, bytes: BytesMut, end: usize, started: Moment) -> Result<Head, Reason> {
-        let (head, body) = bytes.split_at_checked(end).unwrap_or_default();
-        let framed = frame(head)?;
-        let rules = self.guard.rules();
-        if rules.handles(framed.host, framed.target) {
-            return Ok(Head::Webhook {
-                bytes,
-                end,
-                rules,
-                started,
-            });
-        }
+        let mut unread = bytes.freeze();
+        let raw = unread.split_to(end.min(unread.len()));
+        let framed = frame(&raw)?;
         let mut chunks = framed.chunked.then(Chunks::new);
         if let Some(chunks) = &mut chunks {
-            chunks.read(body).map_err(|Broken| Reason::BadFraming)?;
+            chunks.read(&unread).map_err(|Broken| Reason::BadFraming)?;
         }
-        Ok(Head::Other { bytes, chunks })
+        let rules = self.guard.rules();
+        if rules.handles(framed.host, framed.target) {
+            return Ok(Head::Webhook(Box::new(Webhook {
+                request: Request::of_http1(&raw, &framed)?,
+                body: Body::of(&framed),
+                unread,
+                rules,
+                started,
+            })));
+        }
+        Ok(Head::Other {
+            bytes: BytesMut::from_iter(raw.iter().chain(&unread)),
+            chunks,
+        })
     }
 
     /// Reads until the empty line, or to the end of the preface of HTTP/2 where that may be; returns where the head
@@ -295,6 +289,14 @@ enum NoHead {
 /// Looks for the empty line in what arrived since the last call; `seen` remembers how far it looked. Every line end
 /// must be CRLF: a head of bare LFs is refused at once rather than waited for to the deadline.
 fn head_end(bytes: &[u8], seen: &mut usize) -> Result<Option<usize>, NoHead> {
+    // What stands before the empty line is judged with the head; so one search is enough for a head that came at once.
+    if *seen == 0
+        && let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n")
+        && !bytes.starts_with(b"\r\n")
+    {
+        *seen = end.saturating_add(4);
+        return Ok(Some(*seen));
+    }
     while let Some(offset) = memchr::memchr(b'\n', bytes.get(*seen..).unwrap_or_default()) {
         let end = seen.saturating_add(offset);
         let before = bytes.get(..end).unwrap_or_default();

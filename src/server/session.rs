@@ -42,11 +42,21 @@ pub(super) struct Session<'a> {
 }
 
 /// What is to come of the request's body.
-enum Body {
+pub(super) enum Body {
     Left(u64),
     Chunks(Chunks),
     /// It broke, or its sender left.
     Lost(Unread),
+}
+
+impl Body {
+    /// The whole body behind the head `framed`.
+    pub(super) fn of(framed: &Framed<'_>) -> Self {
+        match framed.chunked {
+            true => Body::Chunks(Chunks::new()),
+            false => Body::Left(framed.length.unwrap_or(0)),
+        }
+    }
 }
 
 /// How the pieces of the answer's body are written.
@@ -59,13 +69,13 @@ enum Framing {
 }
 
 impl<'a> Session<'a> {
-    /// The request `request` with the head `framed`; `unread` is what was read behind the head. `last`: the connection
-    /// has served as many as it may.
+    /// The request `request` with all of its `body` to come, of which `unread` was read with the head. `last`: the
+    /// connection has served as many as it may.
     pub(super) fn new(
         connection: &'a mut Connection,
         clock: &'a Clock,
         request: &Request,
-        framed: &Framed<'_>,
+        body: Body,
         unread: Bytes,
         last: bool,
     ) -> Self {
@@ -82,13 +92,10 @@ impl<'a> Session<'a> {
             connection,
             clock,
             unread,
-            body: match framed.chunked {
-                true => Body::Chunks(Chunks::new()),
-                false => Body::Left(framed.length.unwrap_or(0)),
-            },
+            body,
             version: request.version,
             is_head: request.is_head(),
-            keeps: !last && !close && (framed.is_11 || keep_alive),
+            keeps: !last && !close && (request.version == Version::HTTP_11 || keep_alive),
             drain: None,
             held: Vec::new(),
             answer: Framing::None,

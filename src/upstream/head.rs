@@ -183,6 +183,9 @@ pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
 /// and only as they are properly spelt: the look-alikes are from whoever is behind it.
 pub(crate) fn is_ours(name: &HeaderName, sender: Sender) -> bool {
     let name = name.as_str();
+    if !name.starts_with(['x', 'f']) {
+        return false;
+    }
     // RFC 7239; we speak the older dialect, and a client's own must not contradict it.
     if family(name, "x-hookward-") || name == "forwarded" {
         return true;
