@@ -11,6 +11,7 @@
 //! (`escape`), and both formats are held to one printable line by property tests.
 
 mod access;
+pub mod decimal;
 mod escape;
 pub mod metrics;
 pub mod panics;

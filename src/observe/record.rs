@@ -7,10 +7,10 @@
 //! Text is for the person at 3 a.m.: words separated by single spaces, first when, what and why, then `name=value` for
 //! the rest. JSON has the same fields, one object a line, with stable names. What is unknown is left out in both.
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::decimal;
 use super::escape::{Within, escaped};
 use super::rfc3339;
 use crate::clock::UnixMillis;
@@ -139,7 +139,7 @@ impl Record<'_> {
         rfc3339::push(out, self.time);
         out.push(b' ');
         match self.status {
-            Some(status) => number(out, u64::from(status)),
+            Some(status) => decimal::number(out, u64::from(status)),
             None => out.push(b'-'),
         }
         word(out, self.outcome.as_bytes(), FIELD_BYTES_MAX);
@@ -188,7 +188,8 @@ impl Record<'_> {
 trait Fields {
     fn bounded(&mut self, name: &str, value: &[u8], bytes_max: usize);
     fn number(&mut self, name: &str, value: u64);
-    fn address(&mut self, name: &str, value: impl std::fmt::Display);
+    fn ip(&mut self, name: &str, value: IpAddr);
+    fn socket(&mut self, name: &str, value: SocketAddr);
     fn time(&mut self, name: &str, value: Duration);
     fn mark(&mut self, name: &str);
 
@@ -202,7 +203,7 @@ trait Fields {
         self.string("route", record.route.map(str::as_bytes));
         self.string("provider", record.provider.map(str::as_bytes));
         if let Some(client) = record.client {
-            self.address("client", client);
+            self.ip("client", client);
         }
         self.string("http", record.http.map(str::as_bytes));
         self.string("strength", record.strength.map(str::as_bytes));
@@ -223,7 +224,7 @@ trait Fields {
             }
         }
         if let Some(server) = record.server {
-            self.address("server", server);
+            self.socket("server", server);
         }
         if record.attempts > 0 {
             self.number("attempts", u64::from(record.attempts));
@@ -250,12 +251,17 @@ impl Fields for Words<'_> {
 
     fn number(&mut self, name: &str, value: u64) {
         self.name(name);
-        number(self.0, value);
+        decimal::number(self.0, value);
     }
 
-    fn address(&mut self, name: &str, value: impl std::fmt::Display) {
+    fn ip(&mut self, name: &str, value: IpAddr) {
         self.name(name);
-        display(self.0, value);
+        decimal::ip(self.0, value);
+    }
+
+    fn socket(&mut self, name: &str, value: SocketAddr) {
+        self.name(name);
+        decimal::socket(self.0, value);
     }
 
     fn time(&mut self, name: &str, value: Duration) {
@@ -295,19 +301,26 @@ impl Fields for Object<'_> {
 
     fn number(&mut self, name: &str, value: u64) {
         self.name(name, "");
-        number(self.0, value);
+        decimal::number(self.0, value);
     }
 
-    fn address(&mut self, name: &str, value: impl std::fmt::Display) {
+    fn ip(&mut self, name: &str, value: IpAddr) {
         self.name(name, "");
         self.0.push(b'"');
-        display(self.0, value);
+        decimal::ip(self.0, value);
+        self.0.push(b'"');
+    }
+
+    fn socket(&mut self, name: &str, value: SocketAddr) {
+        self.name(name, "");
+        self.0.push(b'"');
+        decimal::socket(self.0, value);
         self.0.push(b'"');
     }
 
     fn time(&mut self, name: &str, value: Duration) {
         self.name(name, "_us");
-        number(self.0, micros(value));
+        decimal::number(self.0, micros(value));
     }
 
     fn mark(&mut self, name: &str) {
@@ -321,26 +334,6 @@ fn word(out: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
     out.push(b' ');
     let shown = if bytes.is_empty() { b"-" } else { bytes };
     escaped(out, shown, Within::Word, bytes_max);
-}
-
-/// Appends an address; writing to memory does not fail.
-fn display(out: &mut Vec<u8>, value: impl std::fmt::Display) {
-    let _ = write!(out, "{value}");
-}
-
-fn number(out: &mut Vec<u8>, value: u64) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    let mut rest = value;
-    for (position, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        start = position;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
 }
 
 fn micros(time: Duration) -> u64 {

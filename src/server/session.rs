@@ -19,6 +19,7 @@ use super::date;
 use crate::clock::Clock;
 use crate::gateway::{AnswerHead, Exchange, Gone, Length, Request, Unread, WRITE_TIMEOUT, certified};
 use crate::http1::{Broken, Chunks, Framed, READ_BYTES, read_some};
+use crate::observe::decimal;
 
 /// Room for the head of an answer.
 const HEAD_ROOM: usize = 1024;
@@ -247,7 +248,7 @@ impl Exchange for Session<'_> {
         match head.length {
             Length::Known(length) => {
                 out.extend_from_slice(b"content-length: ");
-                number(out, length);
+                decimal::number(out, length);
                 out.extend_from_slice(b"\r\n");
             }
             Length::Unknown if self.version == Version::HTTP_11 => {
@@ -301,10 +302,6 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-fn number(out: &mut Vec<u8>, value: u64) {
-    let _ = std::io::Write::write_fmt(out, format_args!("{value}"));
 }
 
 /// The size line of a chunk.

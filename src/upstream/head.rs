@@ -5,13 +5,12 @@
 //! tricks that survive a parser therefore die here. The words we add, `x-hookward-*`, are removed from what came
 //! in under every spelling an upstream might fold into them (`X_Hookward_Verified` becomes the same CGI variable).
 
-use std::io::Write;
-
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::resign::{self, Resigned};
 use crate::event::{Event, Sender};
+use crate::observe::decimal;
 use crate::signature::Strength;
 
 /// A request ready for the wire: its head, and the verified body behind it.
@@ -120,8 +119,7 @@ pub(crate) fn forwarded(headers: &HeaderMap, sender: Sender, host: Option<&[u8]>
         chain.extend_from_slice(clients);
         chain.extend_from_slice(b", ");
     }
-    // Writing to a Vec cannot fail.
-    let _ = write!(chain, "{}", sender.peer);
+    decimal::ip(&mut chain, sender.peer);
     let proto: &[u8] = if sender.tls { b"https" } else { b"http" };
     let proto = said("x-forwarded-proto").next().unwrap_or(proto);
     let host = said("x-forwarded-host").next().or(host).unwrap_or_default();
@@ -154,7 +152,10 @@ fn field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 fn number(head: &mut Vec<u8>, name: &str, value: u64) {
-    let _ = write!(head, "{name}: {value}\r\n");
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    decimal::number(head, value);
+    head.extend_from_slice(b"\r\n");
 }
 
 /// Names that belong to one hop (RFC 9110 section 7.6.1) or to the framing that we write ourselves.
@@ -190,9 +191,12 @@ pub(crate) fn is_ours(name: &HeaderName, sender: Sender) -> bool {
     if family(name, "x-hookward-") || name == "forwarded" {
         return true;
     }
+    if !family(name, "x-forwarded-") {
+        return false;
+    }
     let written = matches!(name, "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host");
     let proper = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    family(name, "x-forwarded-") && (written || !proper || !sender.trusted)
+    written || !proper || !sender.trusted
 }
 
 /// Whether `name` begins like `prefix`, whatever stands for its dashes.
