@@ -357,7 +357,7 @@ async fn an_old_client_gets_an_answer_it_can_read() {
         assert!(client.closes().await);
     }
     assert_eq!(gateway.lines(3).await[0]["http"], "1.0");
-    assert_eq!(upstream.seen()[0].header("host"), Some(""));
+    assert_eq!(upstream.seen()[0].header("host"), Some("127.0.0.1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
