@@ -59,11 +59,15 @@ const NGINX: Judge = Judge {
     args: &["-c", "{file}", "-p", "{dir}"],
     log: Log::Said,
 };
+/// Writes into a file: into a pipe that is full, HAProxy drops lines.
 const HAPROXY: Judge = Judge {
-    program: "haproxy",
+    program: "sh",
     file: "haproxy.cfg",
-    args: &["-db", "-f", "{file}"],
-    log: Log::Said,
+    args: &[
+        "-c",
+        "PATH=$PATH:/usr/sbin:/usr/local/sbin; exec haproxy -db -f {file} >{dir}/log",
+    ],
+    log: Log::Written,
 };
 const APACHE: Judge = Judge {
     program: "apache2",
