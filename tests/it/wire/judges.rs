@@ -59,15 +59,16 @@ const NGINX: Judge = Judge {
     args: &["-c", "{file}", "-p", "{dir}"],
     log: Log::Said,
 };
-/// Writes into a file: into a pipe that is full, HAProxy drops lines.
+/// Writes into a file that is read on beside it: into a pipe that is full, HAProxy drops lines.
 const HAPROXY: Judge = Judge {
     program: "sh",
     file: "haproxy.cfg",
     args: &[
         "-c",
-        "PATH=$PATH:/usr/sbin:/usr/local/sbin; exec haproxy -db -f {file} >{dir}/log",
+        "PATH=$PATH:/usr/sbin:/usr/local/sbin; : >{dir}/log; tail --pid=$$ -n +1 -f {dir}/log & \
+         exec haproxy -db -f {file} >>{dir}/log",
     ],
-    log: Log::Written,
+    log: Log::Said,
 };
 const APACHE: Judge = Judge {
     program: "apache2",
