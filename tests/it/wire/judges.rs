@@ -59,17 +59,6 @@ const NGINX: Judge = Judge {
     args: &["-c", "{file}", "-p", "{dir}"],
     log: Log::Said,
 };
-/// Writes into a file that is read on beside it: into a pipe that is full, HAProxy drops lines.
-const HAPROXY: Judge = Judge {
-    program: "sh",
-    file: "haproxy.cfg",
-    args: &[
-        "-c",
-        "PATH=$PATH:/usr/sbin:/usr/local/sbin; : >{dir}/log; tail --pid=$$ -n +1 -f {dir}/log & \
-         exec haproxy -db -f {file} >>{dir}/log",
-    ],
-    log: Log::Said,
-};
 const APACHE: Judge = Judge {
     program: "apache2",
     file: "apache.conf",
@@ -472,7 +461,6 @@ macro_rules! judges {
 
 judges! {
     nginx_understands_what_was_verified: NGINX,
-    haproxy_understands_what_was_verified: HAPROXY,
     apache_understands_what_was_verified: APACHE,
     lighttpd_understands_what_was_verified: LIGHTTPD,
     caddy_understands_what_was_verified: CADDY,
