@@ -59,6 +59,16 @@ const NGINX: Judge = Judge {
     args: &["-c", "{file}", "-p", "{dir}"],
     log: Log::Said,
 };
+/// Writes into a file, from one thread: into a pipe that is full, or from two threads at once, HAProxy drops lines.
+const HAPROXY: Judge = Judge {
+    program: "sh",
+    file: "haproxy.cfg",
+    args: &[
+        "-c",
+        "PATH=$PATH:/usr/sbin:/usr/local/sbin; exec haproxy -db -f {file} >{dir}/log",
+    ],
+    log: Log::Written,
+};
 const APACHE: Judge = Judge {
     program: "apache2",
     file: "apache.conf",
@@ -405,7 +415,13 @@ fn compare(understood: &[(String, Option<usize>)], cases: &[Case], account: &Acc
     }
     let missing = |ids: &BTreeSet<String>| ids.iter().filter(|id| !times.contains_key(id.as_str())).count();
     if missing(&account.must) > 0 {
-        wrong.push(format!("{} were answered and not understood", missing(&account.must)));
+        let mut which: Vec<_> = account
+            .must
+            .iter()
+            .filter(|id| !times.contains_key(id.as_str()))
+            .collect();
+        which.truncate(20);
+        wrong.push(format!("answered and not understood: {which:?}"));
     }
     // What it could not make sense of must be one of those it refused.
     if nameless > missing(&account.may) {
@@ -461,6 +477,7 @@ macro_rules! judges {
 
 judges! {
     nginx_understands_what_was_verified: NGINX,
+    haproxy_understands_what_was_verified: HAPROXY,
     apache_understands_what_was_verified: APACHE,
     lighttpd_understands_what_was_verified: LIGHTTPD,
     caddy_understands_what_was_verified: CADDY,
