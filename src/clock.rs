@@ -6,10 +6,14 @@
 //! window nor stalls a limit.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use pingora_timeout::Elapsed;
 use tokio::sync::Notify;
 
 /// Wall time in milliseconds since 1970-01-01T00:00:00Z.
@@ -117,6 +121,15 @@ impl Clock {
             }
             moved.await;
         }
+    }
+}
+
+/// Waits for `future` at most for `patience`. For what is ready nearly always: a timer is set only when it is not.
+pub(crate) async fn within<F: Future>(patience: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    match poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => pingora_timeout::timeout(patience, future).await,
     }
 }
 

@@ -62,7 +62,7 @@ pub use trail::Trail;
 
 use admit::Unknown;
 pub(crate) use admit::{Place as Active, subscriber};
-pub(crate) use exchange::{AnswerHead, Exchange, Gone, Length, Unread, WRITE_TIMEOUT, certified};
+pub(crate) use exchange::{AnswerHead, Exchange, Gone, Length, Next, Unread, WRITE_TIMEOUT, certified};
 pub use head::{ProxyHeader, frame};
 pub(crate) use head::{Request, host};
 pub(crate) use respond::refuse_raw;
@@ -289,7 +289,9 @@ impl Guard {
             target: &request.target,
             headers: &request.headers,
         };
-        let mut verification = verify::Verification::begin(route, proving, &shared.clock);
+        // What arrived with the head is judged by the time at which the head was there.
+        let now = shared.clock.wall();
+        let mut verification = verify::Verification::begin(route, proving, now, &shared.clock);
         let bounds = route.body_bounds(rules);
         let body = body::read(exchange, request, bounds, &shared.clock, &mut memory, |piece| {
             verification.update(piece)
@@ -298,7 +300,7 @@ impl Guard {
         trail.received(body.len());
 
         // Handshake: an answer instead of an event, to questions that come unsigned by design.
-        let reply = handshake::unsigned(route, &asked(request, &body), taken, &shared.clock).await?;
+        let reply = handshake::unsigned(route, &asked(request, &body), taken, now, &shared.clock).await?;
         if let Some(reply) = reply {
             trail.met(&reply.label);
             return Ok(End::Reply(Outcome::Replied, reply.into()));
@@ -320,7 +322,7 @@ impl Guard {
         }
 
         // Handshake: an answer instead of an event, to questions that are signed.
-        if let Some(reply) = handshake::signed(route, &asked(request, &body), permit.proof(), &shared.clock) {
+        if let Some(reply) = handshake::signed(route, &asked(request, &body), permit.proof(), now) {
             trail.met(&reply.label);
             return Ok(End::Reply(Outcome::Replied, reply.into()));
         }

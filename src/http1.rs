@@ -6,6 +6,7 @@ mod answer;
 mod chunks;
 mod head;
 mod read;
+mod write;
 
 pub use answer::{AnswerHead, BadAnswer, Framing, HEAD_BYTES_MAX};
 pub use chunks::{Broken, Chunks};
@@ -14,3 +15,4 @@ pub use head::{
     judge,
 };
 pub use read::{READ_BYTES, read_some};
+pub use write::poll_write_parts;

@@ -4,19 +4,20 @@
 //! the process. Memory is taken for bytes that are there, never for bytes that were announced, so that a thousand
 //! connections that promise a megabyte each hold nothing. Nothing is ever decompressed: signed is what was sent.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
 
 use super::admit::Hold;
-use super::exchange::{Exchange, Unread};
+use super::exchange::{Exchange, Next, Unread};
 use super::head::Request;
 use super::refusal::{Reason, Refusal};
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 
 /// Room made at once for a body of several pieces.
-const FIRST_ROOM: usize = 64 * 1024;
+const FIRST_ROOM: usize = 128 * 1024;
 
 /// How long a body may be slower than its least rate at the beginning: a lost packet is no attack.
 const GRACE: Duration = Duration::from_secs(5);
@@ -38,6 +39,12 @@ impl Bounds {
         let earned = Duration::from_secs(received as u64) / u32::try_from(self.rate.max(1)).unwrap_or(u32::MAX);
         self.timeout.min(GRACE.saturating_add(earned))
     }
+
+    fn admit(&self, bytes: usize) -> Result<usize, Reason> {
+        Some(bytes)
+            .filter(|bytes| *bytes <= self.bytes_max)
+            .ok_or(Reason::BodyTooLarge)
+    }
 }
 
 /// Reads the whole body; `arrived` sees every piece once, in order, as it arrives. `hold` grows with it.
@@ -58,23 +65,52 @@ pub(crate) async fn read(
         exchange.invite().await.map_err(|_| Reason::Truncated)?;
     }
     let started = clock.moment();
-    let mut body = Pieces::default();
-    while !exchange.is_body_done() {
-        let left = bounds
-            .deadline(body.len())
-            .saturating_sub(clock.moment().since(started));
-        let Some(piece) = next(exchange, left).await? else {
-            break;
-        };
-        let bytes = body
-            .len()
-            .checked_add(piece.len())
-            .filter(|bytes| *bytes <= bounds.bytes_max);
-        hold.grow_to(bytes.ok_or(Reason::BodyTooLarge)?)?;
-        arrived(&piece);
-        body.push(piece, most);
+    // A body that came in one piece, as most do, is not copied again.
+    let only = match exchange.is_body_done() {
+        true => None,
+        false => in_time(bounds.deadline(0), exchange.piece()).await?,
+    };
+    let Some(only) = only else {
+        return Ok(Bytes::new());
+    };
+    hold.grow_to(bounds.admit(only.len())?)?;
+    arrived(&only);
+    if exchange.is_body_done() {
+        return Ok(only);
     }
-    Ok(body.whole())
+    let mut body = Vec::new();
+    push(&mut body, &only, most);
+    drop(only);
+    while !exchange.is_body_done() {
+        let before = body.len();
+        make_room(&mut body, 1, most);
+        let left = bounds.deadline(before).saturating_sub(clock.moment().since(started));
+        match in_time(left, exchange.append(&mut body)).await? {
+            Next::Appended => {}
+            Next::Piece(piece) => {
+                bounds.admit(before.saturating_add(piece.len()))?;
+                push(&mut body, &piece, most);
+            }
+            Next::End => break,
+        }
+        hold.grow_to(bounds.admit(body.len())?)?;
+        arrived(body.get(before..).unwrap_or_default());
+    }
+    Ok(body.into())
+}
+
+fn push(body: &mut Vec<u8>, piece: &[u8], most: usize) {
+    make_room(body, piece.len(), most);
+    body.extend_from_slice(piece);
+}
+
+/// Room for `more` bytes of a body that can be as long as `most`: doubled each time, but not beyond.
+fn make_room(body: &mut Vec<u8>, more: usize, most: usize) {
+    let needed = body.len().saturating_add(more);
+    if needed > body.capacity() {
+        let room = needed.saturating_mul(2).max(FIRST_ROOM).min(most).max(needed);
+        body.reserve_exact(room.saturating_sub(body.len()));
+    }
 }
 
 /// Judges what the head says about the body. Returns the declared length.
@@ -92,54 +128,17 @@ fn acceptable(request: &Request, bounds: Bounds) -> Result<Option<usize>, Refusa
     Ok(Some(fits.ok_or(Reason::BodyTooLarge)?))
 }
 
-async fn next(exchange: &mut impl Exchange, left: Duration) -> Result<Option<Bytes>, Reason> {
+async fn in_time<T>(left: Duration, read: impl Future<Output = Result<T, Unread>>) -> Result<T, Reason> {
     // A sender whose next piece is always there already never waits, and no timer fires.
     if left.is_zero() {
         return Err(Reason::BodyTooSlow);
     }
-    match pingora_timeout::timeout(left, exchange.piece()).await {
-        Ok(Ok(piece)) => Ok(piece),
+    match within(left, read).await {
+        Ok(Ok(read)) => Ok(read),
         Ok(Err(Unread::TooSlow)) | Err(_) => Err(Reason::BodyTooSlow),
         Ok(Err(Unread::BadFraming)) => Err(Reason::BadFraming),
         // An error is never the end of a body: what was read may be a prefix of what was signed.
         Ok(Err(Unread::Truncated)) => Err(Reason::Truncated),
-    }
-}
-
-/// A body in the making. One that came in one piece, as most do, is not copied again.
-#[derive(Default)]
-struct Pieces {
-    only: Bytes,
-    many: Vec<u8>,
-}
-
-impl Pieces {
-    fn len(&self) -> usize {
-        self.only.len().max(self.many.len())
-    }
-
-    /// `most` is how long the whole body can be: room is made as the body grows, doubled each time, but not beyond.
-    fn push(&mut self, piece: Bytes, most: usize) {
-        if self.len() == 0 {
-            self.only = piece;
-            return;
-        }
-        let needed = self.len().saturating_add(piece.len());
-        if needed > self.many.capacity() {
-            let room = needed.saturating_mul(2).max(FIRST_ROOM).min(most).max(needed);
-            self.many.reserve_exact(room.saturating_sub(self.many.len()));
-        }
-        if self.many.is_empty() {
-            self.many.extend_from_slice(&self.only);
-        }
-        self.many.extend_from_slice(&piece);
-    }
-
-    fn whole(self) -> Bytes {
-        match self.many.is_empty() {
-            true => self.only,
-            false => self.many.into(),
-        }
     }
 }
 
@@ -148,27 +147,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_join_in_order() {
-        // A body out of order verifies nothing, or worse, something else.
-        for pieces in [&[][..], &["a"], &["a", "b"], &["", "ab", "", "c", "d"]] {
-            let mut body = Pieces::default();
-            for piece in pieces {
-                body.push(Bytes::from_static(piece.as_bytes()), 3);
-            }
-            assert_eq!(body.len(), pieces.concat().len());
-            assert_eq!(body.whole(), pieces.concat().as_bytes());
-        }
-    }
-
-    #[test]
     fn room_is_never_made_for_more_than_the_whole_body() {
         // Limits on bodies and memory count bytes; room that is doubled past them would make the process larger.
         let most = 10 * FIRST_ROOM;
-        let mut body = Pieces::default();
+        let mut body = Vec::new();
         for pushed in 1..=10 {
-            body.push(Bytes::from(vec![0; FIRST_ROOM]), most);
-            assert!(body.many.capacity() <= most.min(2 * pushed * FIRST_ROOM), "{pushed}");
+            push(&mut body, &vec![0; FIRST_ROOM], most);
+            assert!(body.capacity() <= most.min(2 * pushed * FIRST_ROOM), "{pushed}");
         }
-        assert_eq!((body.len(), body.many.capacity()), (most, most));
+        assert_eq!((body.len(), body.capacity()), (most, most));
+        // One byte more than allowed is enough to see that it is one too many.
+        make_room(&mut body, 1, most);
+        assert_eq!(body.capacity(), most + 1);
     }
 }

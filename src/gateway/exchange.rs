@@ -36,6 +36,13 @@ pub(crate) trait Exchange: Send {
     /// The next piece of the body; `None` at its end.
     fn piece(&mut self) -> impl Future<Output = Result<Option<Bytes>, Unread>> + Send;
 
+    /// What comes next of the body: appended to `body`, as much as that has room for, where it can be read straight into
+    /// it; otherwise the next piece.
+    fn append(&mut self, body: &mut Vec<u8>) -> impl Future<Output = Result<Next, Unread>> + Send {
+        let _ = body;
+        async { Ok(self.piece().await?.map_or(Next::End, Next::Piece)) }
+    }
+
     /// Whether the body has been read to its end.
     fn is_body_done(&mut self) -> bool;
 
@@ -66,6 +73,15 @@ pub(crate) trait Exchange: Send {
 
     /// Ends the connection, or over HTTP/2 the stream, in the middle of an answer.
     fn cut(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// What came next of a body.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// It was appended.
+    Appended,
+    Piece(Bytes),
+    End,
 }
 
 /// Why a body was not read to its end.

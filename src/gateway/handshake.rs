@@ -11,6 +11,7 @@
 use super::Route;
 use super::refusal::{Reason, Refusal};
 use crate::clock::Clock;
+use crate::clock::UnixMillis;
 use crate::providers::{Asked, HandshakeReply, Means, Met};
 use crate::signature::Proof;
 
@@ -35,9 +36,10 @@ pub(crate) async fn unsigned(
     route: &Route,
     asked: &Asked<'_>,
     taken: bool,
+    now: UnixMillis,
     clock: &Clock,
 ) -> Result<Option<HandshakeReply>, Refusal> {
-    let reply = match route.provider.handshakes.unsigned(asked, taken, &means(route, clock)) {
+    let reply = match route.provider.handshakes.unsigned(asked, taken, &means(route, now)) {
         Met::Reply(reply) => Some(reply),
         Met::Brings(secret, reply) => route.register(secret, clock).await.then_some(reply),
         // Events are refused by their signatures.
@@ -51,13 +53,13 @@ pub(crate) async fn unsigned(
 }
 
 /// Meets a request that is proven; `None` when it is an event.
-pub(crate) fn signed(route: &Route, asked: &Asked<'_>, proof: &Proof, clock: &Clock) -> Option<HandshakeReply> {
-    route.provider.handshakes.signed(asked, proof, &means(route, clock))
+pub(crate) fn signed(route: &Route, asked: &Asked<'_>, proof: &Proof, now: UnixMillis) -> Option<HandshakeReply> {
+    route.provider.handshakes.signed(asked, proof, &means(route, now))
 }
 
-fn means<'a>(route: &'a Route, clock: &Clock) -> Means<'a> {
+fn means(route: &Route, now: UnixMillis) -> Means<'_> {
     Means {
         verifier: route.verifier(),
-        now: clock.wall(),
+        now,
     }
 }

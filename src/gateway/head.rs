@@ -8,6 +8,7 @@
 //! the head of either version, [`Head`] what the other steps need to know besides about who sent it.
 
 mod client;
+mod names;
 
 use std::net::IpAddr;
 
@@ -65,7 +66,7 @@ impl Request {
     pub(crate) fn of_http1(raw: &Bytes, framed: &Framed<'_>) -> Result<Self, Reason> {
         let mut headers = HeaderMap::with_capacity(HEADERS_ROOM);
         for (name, value) in framed.fields() {
-            let name = HeaderName::from_bytes(name).map_err(|_| Reason::BadFraming)?;
+            let name = names::name(name).ok_or(Reason::BadFraming)?;
             let value = HeaderValue::from_maybe_shared(raw.slice_ref(value)).map_err(|_| Reason::BadFraming)?;
             headers.append(name, value);
         }

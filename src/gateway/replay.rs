@@ -94,7 +94,7 @@ pub(crate) async fn claim(
         return Ok(Verdict::Ours(Hold::Unguarded));
     };
     let keys = keys(route, permit, facts)?;
-    let started = clock.moment();
+    let mut waits_since = None;
     loop {
         let waiter = match Arc::clone(store).claim(&keys, route.lease).await.map_err(down)? {
             Claimed::New(claim) => return Ok(Verdict::Ours(Hold::Claimed { claim, keep })),
@@ -104,7 +104,8 @@ pub(crate) async fn claim(
             }
             Claimed::InFlight(waiter) => waiter,
         };
-        let left = wait.saturating_sub(clock.moment().since(started));
+        let now = clock.moment();
+        let left = wait.saturating_sub(now.since(*waits_since.get_or_insert(now)));
         match tokio::time::timeout(left, waiter.outcome()).await {
             Ok(Outcome::Settled(status) | Outcome::Released(Some(status))) => {
                 route.metrics.replayed(Replay::Shared);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Route;
 use super::refusal::{Reason, Refusal};
 use super::trail::Trail;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::event::Permit;
 use crate::fetch::Fetcher;
 use crate::signature::{Check, Finished, Head};
@@ -24,12 +24,11 @@ pub(crate) struct Verification<'a> {
 }
 
 impl<'a> Verification<'a> {
-    /// Begins with the head; the clock is read once, here.
-    pub(crate) fn begin(route: &'a Arc<Route>, head: Head<'_>, clock: &'a Clock) -> Self {
-        let started = clock.moment();
+    /// Begins with the head, at `now` on the wall. `clock` tells how long hashing and checking take.
+    pub(crate) fn begin(route: &'a Arc<Route>, head: Head<'_>, now: UnixMillis, clock: &'a Clock) -> Self {
         Verification {
-            check: route.verifier().begin(head, clock.wall()),
-            spent: clock.moment().since(started),
+            check: route.verifier().begin(head, now),
+            spent: Duration::ZERO,
             route,
             clock,
         }

@@ -20,16 +20,47 @@ pub fn number(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
+/// Every octet in decimal digits with a dot behind them, and how many characters that are.
+const OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = [octet / 100, octet / 10 % 10, octet % 10];
+        let mut place = if octet < 10 {
+            2
+        } else if octet < 100 {
+            1
+        } else {
+            0
+        };
+        while place < 3 {
+            let length = octets[octet].1;
+            octets[octet].0[length as usize] = b'0' + digits[place] as u8;
+            octets[octet].1 = length + 1;
+            place += 1;
+        }
+        octets[octet].1 += 1;
+        octet += 1;
+    }
+    octets
+};
+
 /// Appends `address` as it displays.
 pub fn ip(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
-            for (place, octet) in v4.octets().into_iter().enumerate() {
-                if place > 0 {
-                    out.push(b'.');
+            let mut text = [0; 4 * 5];
+            let mut end = 0_usize;
+            for octet in v4.octets() {
+                let (digits, length) = OCTETS[usize::from(octet)];
+                // What stands behind the dot is written over by the next one.
+                if let Some(place) = text[end..].first_chunk_mut() {
+                    *place = digits;
                 }
-                number(out, u64::from(octet));
+                end += usize::from(length);
             }
+            // Less the last dot.
+            out.extend_from_slice(&text[..end - 1]);
         }
         // Writing to memory does not fail.
         IpAddr::V6(v6) => drop(write!(out, "{v6}")),

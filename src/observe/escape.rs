@@ -23,14 +23,30 @@ pub(super) enum Within {
 
 impl Within {
     fn plain(self, byte: u8) -> bool {
-        match byte {
-            b'\\' | b'"' => false,
-            b' ' => self == Within::Json,
-            b'=' => self != Within::Word,
-            _ => byte.is_ascii_graphic(),
-        }
+        PLAIN[usize::from(byte)] & self.bit() != 0
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
     }
 }
+
+/// Where each byte is plain, a bit for each [`Within`].
+const PLAIN: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = match byte as u8 {
+            b'\\' | b'"' => 0,
+            b' ' => Within::Json.bit(),
+            b'=' => Within::Value.bit() | Within::Json.bit(),
+            graphic if graphic.is_ascii_graphic() => Within::Value.bit() | Within::Word.bit() | Within::Json.bit(),
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+};
 
 /// Appends at most `bytes_max` bytes of `bytes`, escaped; `...` follows when something was cut.
 pub(super) fn escaped(out: &mut Vec<u8>, bytes: &[u8], within: Within, bytes_max: usize) {
@@ -38,7 +54,13 @@ pub(super) fn escaped(out: &mut Vec<u8>, bytes: &[u8], within: Within, bytes_max
         Some((kept, dropped)) => (kept, !dropped.is_empty()),
         None => (bytes, false),
     };
-    loop {
+    // Summed up rather than stopped at: nearly every field is plain.
+    let everywhere = rest.iter().fold(u8::MAX, |all, &byte| all & PLAIN[usize::from(byte)]);
+    if everywhere & within.bit() != 0 {
+        out.extend_from_slice(rest);
+        rest = &[];
+    }
+    while !rest.is_empty() {
         let run = rest.iter().position(|&byte| !within.plain(byte)).unwrap_or(rest.len());
         let (plain, other) = rest.split_at(run);
         out.extend_from_slice(plain);

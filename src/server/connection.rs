@@ -29,7 +29,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::frames::{Flood, Frames};
 use super::tally::Tally;
-use crate::http1::{Broken, Chunks};
+use crate::http1::{Broken, Chunks, poll_write_parts};
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
@@ -160,7 +160,7 @@ impl Connection {
             let skip = usize::from(self.unsent.is_empty());
             let parts = parts.get(skip..).unwrap_or_default();
             let sent = match &mut self.io {
-                Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+                Transport::Tcp(stream) => poll_write_parts(stream, context, parts),
                 Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),
             };
             let sent = ready!(sent)?;
@@ -227,7 +227,7 @@ impl AsyncWrite for Connection {
             ready!(connection.poll_send(context, b""))?;
         }
         match &mut connection.io {
-            Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            Transport::Tcp(stream) => poll_write_parts(stream, context, parts),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),
         }
     }

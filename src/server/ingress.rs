@@ -6,10 +6,11 @@
 //! collected here and handed on whole, as bytes already read. While a connection is idle it owns no read buffer: all
 //! connections of a thread read through one.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use memchr::memmem::Finder;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
@@ -21,7 +22,7 @@ use super::frames::Frames;
 use super::proxy::Gateway;
 use super::session::{Body, Session};
 use super::tally::Tally;
-use crate::clock::Moment;
+use crate::clock::{Moment, within};
 use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
 use crate::http1::{Broken, Chunks, READ_BYTES, read_some};
 
@@ -207,7 +208,7 @@ impl Ingress {
         let started = self.guard.shared().clock().moment();
         let active = self.guard.shared().enter();
         let whole = self.read_rest(stream, &mut bytes, preface);
-        let reason = match pingora_timeout::timeout(self.settings.head_timeout, whole).await {
+        let reason = match within(self.settings.head_timeout, whole).await {
             Ok(Ok(_)) if preface && bytes.starts_with(H2_PREFACE) => return Some((Head::Http2(bytes), active)),
             Ok(Ok(end)) => match self.judge(bytes, end, started) {
                 Ok(head) => return Some((head, active)),
@@ -289,9 +290,10 @@ enum NoHead {
 /// Looks for the empty line in what arrived since the last call; `seen` remembers how far it looked. Every line end
 /// must be CRLF: a head of bare LFs is refused at once rather than waited for to the deadline.
 fn head_end(bytes: &[u8], seen: &mut usize) -> Result<Option<usize>, NoHead> {
+    static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
     // What stands before the empty line is judged with the head; so one search is enough for a head that came at once.
     if *seen == 0
-        && let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n")
+        && let Some(end) = EMPTY_LINE.find(bytes)
         && !bytes.starts_with(b"\r\n")
     {
         *seen = end.saturating_add(4);

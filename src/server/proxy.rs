@@ -148,7 +148,7 @@ impl ProxyHttp for Gateway {
         }
         let received = session.req_header();
         for (name, value) in forwarded(&received.headers, passage.sender, host(received)) {
-            request.insert_header(name, value)?;
+            request.insert_header(name, &*value)?;
         }
         if let Some(host) = passage.upstream.host(host(received)) {
             request.insert_header(header::HOST, &*host)?;

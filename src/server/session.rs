@@ -10,14 +10,14 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{StatusCode, Version};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::connection::Connection;
 use super::date;
-use crate::clock::Clock;
-use crate::gateway::{AnswerHead, Exchange, Gone, Length, Request, Unread, WRITE_TIMEOUT, certified};
+use crate::clock::{Clock, within};
+use crate::gateway::{AnswerHead, Exchange, Gone, Length, Next, Request, Unread, WRITE_TIMEOUT, certified};
 use crate::http1::{Broken, Chunks, Framed, READ_BYTES, read_some};
 use crate::observe::decimal;
 
@@ -158,6 +158,12 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn lost(&mut self, why: Unread) -> Unread {
+        self.body = Body::Lost(why);
+        self.keeps = false;
+        why
+    }
+
     /// Writes what is held back and `piece`, together where the system takes them together.
     async fn write(&mut self, piece: &[u8], tail: &'static [u8]) -> Result<(), Gone> {
         let held = std::mem::take(&mut self.held);
@@ -180,7 +186,7 @@ impl<'a> Session<'a> {
             }
             connection.flush().await
         };
-        match pingora_timeout::timeout(WRITE_TIMEOUT, written).await {
+        match within(WRITE_TIMEOUT, written).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => {
                 self.keeps = false;
@@ -205,11 +211,26 @@ impl Exchange for Session<'_> {
 
     async fn piece(&mut self) -> Result<Option<Bytes>, Unread> {
         let piece = self.read_on().await;
-        if let Err(why) = piece {
-            self.body = Body::Lost(why);
-            self.keeps = false;
+        piece.map_err(|why| self.lost(why))
+    }
+
+    /// Reads straight into `body` what has no framing of its own.
+    async fn append(&mut self, body: &mut Vec<u8>) -> Result<Next, Unread> {
+        match &mut self.body {
+            Body::Left(left @ 1..) if self.unread.is_empty() => {
+                // No more than belongs to the body, and no more than there is room for.
+                let most = usize::try_from(*left).unwrap_or(usize::MAX);
+                let most = most.min(body.capacity().saturating_sub(body.len()));
+                match self.connection.read_buf(&mut body.limit(most)).await {
+                    Ok(read) if read > 0 => {
+                        *left = left.saturating_sub(read as u64);
+                        Ok(Next::Appended)
+                    }
+                    _ => Err(self.lost(Unread::Truncated)),
+                }
+            }
+            _ => Ok(self.piece().await?.map_or(Next::End, Next::Piece)),
         }
-        piece
     }
 
     fn is_body_done(&mut self) -> bool {
@@ -273,7 +294,13 @@ impl Exchange for Session<'_> {
                 hex(&mut self.held, piece.len());
                 self.write(&piece, if last { b"\r\n0\r\n\r\n" } else { b"\r\n" }).await
             }
-            _ => self.write(if self.is_head { b"" } else { &piece }, b"").await,
+            _ if self.is_head => self.write(b"", b"").await,
+            // A short answer is one buffer, which costs the system less to send than two.
+            (_, ..=HEAD_ROOM) => {
+                self.held.extend_from_slice(&piece);
+                self.write(b"", b"").await
+            }
+            _ => self.write(&piece, b"").await,
         }
     }
 

@@ -23,7 +23,7 @@ impl Upstream {
         tries: &mut Tries,
     ) -> Result<Answer, SendError> {
         let (mut wire, server) = self.connect(started, tries).await?;
-        let written = write_all(&mut wire, &request.head, &request.body).await;
+        let written = write_all(&mut wire, &request.head, &request.rest).await;
         let (head, body) = match (&written, Body::begin(wire, request, written.is_ok()).await) {
             (_, Ok(answer)) => answer,
             (Ok(()), Err(problem)) => return Err(problem),

@@ -5,6 +5,8 @@
 //! tricks that survive a parser therefore die here. The words we add, `x-hookward-*`, are removed from what came
 //! in under every spelling an upstream might fold into them (`X_Hookward_Verified` becomes the same CGI variable).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
@@ -13,14 +15,22 @@ use crate::event::{Event, Sender};
 use crate::observe::decimal;
 use crate::signature::Strength;
 
+/// A body no longer than this is copied behind its head: one buffer costs the system less to send than two.
+const JOINED_BYTES_MAX: usize = 4096;
+
 /// A request ready for the wire: its head, and the verified body behind it.
 #[derive(Debug)]
 pub struct Request {
+    /// The head, and the body of a short one.
     pub(crate) head: Vec<u8>,
-    pub(crate) body: Bytes,
+    /// The rest of the body.
+    pub(crate) rest: Bytes,
     /// The answer to a HEAD has no body whatever its headers say.
     pub(crate) bodiless_answer: bool,
 }
+
+/// Room for a head.
+const HEAD_ROOM: usize = 1024;
 
 /// What a request is made of, wherever the event was kept meanwhile.
 ///
@@ -69,7 +79,8 @@ impl Request {
 
     /// The same from its parts.
     pub(crate) fn of(parts: &Parts<'_>, attempt: u32, host: Option<&str>, resigned: Option<&Resigned>) -> Self {
-        let mut head = Vec::with_capacity(1024);
+        let joined = Some(parts.body).filter(|body| body.len() <= JOINED_BYTES_MAX);
+        let mut head = Vec::with_capacity(joined.map_or(0, Bytes::len).saturating_add(HEAD_ROOM));
         head.extend_from_slice(parts.method.as_str().as_bytes());
         head.push(b' ');
         head.extend_from_slice(parts.target.as_bytes());
@@ -96,9 +107,10 @@ impl Request {
         }
         number(&mut head, "content-length", parts.body.len() as u64);
         head.extend_from_slice(b"\r\n");
+        head.extend_from_slice(joined.map_or(b"", |body| body));
         Request {
             head,
-            body: parts.body.clone(),
+            rest: joined.map_or_else(|| parts.body.clone(), |_| Bytes::new()),
             bodiless_answer: parts.method == Method::HEAD,
         }
     }
@@ -106,13 +118,14 @@ impl Request {
 
 /// `x-forwarded-for`, `-proto` and `-host`. What a trusted proxy said about the client is kept and extended; what
 /// anybody else said is replaced.
-pub(crate) fn forwarded(headers: &HeaderMap, sender: Sender, host: Option<&[u8]>) -> [(&'static str, Vec<u8>); 3] {
+pub(crate) fn forwarded<'a>(
+    headers: &'a HeaderMap,
+    sender: Sender,
+    host: Option<&'a [u8]>,
+) -> [(&'static str, Cow<'a, [u8]>); 3] {
     let said = |name: &str| {
-        headers
-            .get_all(name)
-            .into_iter()
-            .filter(|_| sender.trusted)
-            .map(HeaderValue::as_bytes)
+        let said = sender.trusted.then(|| headers.get_all(name).into_iter());
+        said.into_iter().flatten().map(HeaderValue::as_bytes)
     };
     let mut chain = Vec::with_capacity(64);
     for clients in said("x-forwarded-for") {
@@ -124,9 +137,9 @@ pub(crate) fn forwarded(headers: &HeaderMap, sender: Sender, host: Option<&[u8]>
     let proto = said("x-forwarded-proto").next().unwrap_or(proto);
     let host = said("x-forwarded-host").next().or(host).unwrap_or_default();
     [
-        ("x-forwarded-for", chain),
-        ("x-forwarded-proto", proto.to_vec()),
-        ("x-forwarded-host", host.to_vec()),
+        ("x-forwarded-for", chain.into()),
+        ("x-forwarded-proto", proto.into()),
+        ("x-forwarded-host", host.into()),
     ]
 }
 

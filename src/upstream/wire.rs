@@ -11,6 +11,8 @@ use pingora_core::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::http1::poll_write_parts;
+
 /// An open connection to a server.
 pub(crate) enum Wire {
     Tcp(TcpStream),
@@ -40,7 +42,7 @@ impl AsyncWrite for Wire {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Wire::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            Wire::Tcp(stream) => poll_write_parts(stream, context, parts),
             Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),
         }
     }
