@@ -81,17 +81,22 @@ pub(crate) async fn read(
     let mut body = Vec::new();
     push(&mut body, &only, most);
     drop(only);
+    let mut spent = clock.moment().since(started);
     while !exchange.is_body_done() {
         let before = body.len();
         make_room(&mut body, 1, most);
-        let left = bounds.deadline(before).saturating_sub(clock.moment().since(started));
-        match in_time(left, exchange.append(&mut body)).await? {
+        let deadline = bounds.deadline(before);
+        match in_time(deadline.saturating_sub(spent), exchange.append(&mut body)).await? {
             Next::Appended => {}
             Next::Piece(piece) => {
                 bounds.admit(before.saturating_add(piece.len()))?;
                 push(&mut body, &piece, most);
             }
             Next::End => break,
+        }
+        spent = clock.moment().since(started);
+        if spent > deadline {
+            return Err(Reason::BodyTooSlow.into());
         }
         hold.grow_to(bounds.admit(body.len())?)?;
         arrived(body.get(before..).unwrap_or_default());

@@ -139,7 +139,7 @@ const ON_PINGORA: [&str; 8] = [
     "src/gateway.rs",
     "src/gateway/exchange.rs",
     // Its timers.
-    "src/gateway/body.rs",
+    "src/clock.rs",
     "src/gateway/respond.rs",
 ];
 
