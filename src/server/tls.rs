@@ -2,7 +2,9 @@
 //!
 //! TLS 1.2 and 1.3 by rustls with its default suites, all of them with forward secrecy. Sessions resume by stateless
 //! tickets whose keys rotate, so a restart costs full handshakes and nothing else. A certificate that changes on disk
-//! is in force for the next handshake; connections keep what they agreed on.
+//! is in force for the next handshake; connections keep what they agreed on. Tickets outlive a reload that changes no
+//! certificate, and none that does: a resumed session is asked for no certificate and shown none, so that a client whose
+//! authority was taken away, or who must not trust the old certificate any more, would go on for half a day.
 //!
 //! The name a client asks for chooses the certificate; a name that none has gets the first one, as clients without
 //! names do, and their own check decides.
@@ -75,7 +77,14 @@ pub enum TlsError {
 
 /// A listener's certificates, to be replaced while it serves.
 #[derive(Clone)]
-pub struct Certificates(Arc<ArcSwap<ServerConfig>>);
+pub struct Certificates(Arc<ArcSwap<InForce>>);
+
+/// What handshakes are made with.
+struct InForce {
+    config: Arc<ServerConfig>,
+    /// Tells whether others are the same: a digest of all certificates, and of who may show one.
+    print: [u8; 32],
+}
 
 impl Certificates {
     /// Reads them from disk.
@@ -83,16 +92,19 @@ impl Certificates {
     /// # Errors
     /// The first file that cannot be used.
     pub fn read(settings: &TlsSettings) -> Result<Certificates, TlsError> {
-        config(settings).map(|config| Certificates(Arc::new(ArcSwap::new(config))))
+        in_force(settings).map(|read| Certificates(Arc::new(ArcSwap::from_pointee(read))))
     }
 
-    /// Puts others in force, for handshakes from here on.
+    /// Puts others in force, for handshakes from here on. The same ones change nothing: sessions go on resuming.
     pub fn replace(&self, by: &Certificates) {
-        self.0.store(by.0.load_full());
+        let by = by.0.load_full();
+        if by.print != self.0.load().print {
+            self.0.store(by);
+        }
     }
 
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        self.0.load_full()
+        Arc::clone(&self.0.load().config)
     }
 }
 
@@ -103,18 +115,29 @@ impl fmt::Debug for Certificates {
     }
 }
 
-fn config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
+fn in_force(settings: &TlsSettings) -> Result<InForce, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let keys = settings.certificates.iter().map(certified);
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    let authorities = settings.client_ca.as_deref().map(certificates).transpose()?;
+    // A key belongs to its certificate, so the certificates say it all.
+    let mut print = Sha256::new();
+    for chain in keys.iter().map(|key| &key.cert).chain(&authorities) {
+        print.update(chain.len().to_be_bytes());
+        for certificate in chain {
+            print.update(certificate.len().to_be_bytes());
+            print.update(certificate);
+        }
+    }
+    print.update([u8::from(authorities.is_some()), u8::from(settings.client_required)]);
     let unusable = |problem: &dyn std::fmt::Display| TlsError::Settings(problem.to_string());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|problem| unusable(&problem))?;
-    let builder = match &settings.client_ca {
+    let builder = match settings.client_ca.as_deref().zip(authorities) {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider);
+        Some((path, authorities)) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path, authorities)?), provider);
             let verifier = match settings.client_required {
                 true => verifier,
                 false => verifier.allow_unauthenticated(),
@@ -126,7 +149,10 @@ fn config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = ring::Ticketer::new().map_err(|problem| unusable(&problem))?;
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS_KEPT);
-    Ok(Arc::new(config))
+    Ok(InForce {
+        config: Arc::new(config),
+        print: print.finalize().into(),
+    })
 }
 
 fn certified(files: &CertificateFiles) -> Result<Arc<CertifiedKey>, TlsError> {
@@ -154,9 +180,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+fn roots(path: &Path, authorities: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in authorities {
         roots.add(certificate).map_err(|problem| unreadable(path, &problem))?;
     }
     Ok(roots)

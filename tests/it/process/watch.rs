@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::{PATIENCE, genuine, get, github, until_answered};
@@ -66,6 +67,76 @@ async fn a_renewed_certificate_is_in_force_and_open_connections_go_on() {
         open.send(&github(format!("{watch} again").as_bytes())).await;
         assert_eq!(open.answer().await.status, 200, "watch: {watch}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_outlive_a_reload_and_no_change_of_certificates() {
+    // A list of addresses that is read again every minute would cost every sender its session; and a session that outlives
+    // the authority of its client lets somebody in who was to be kept out, as nobody looks at a certificate again.
+    let upstream = Upstream::ok().await;
+    let [authority, clients, others] = [(); 3].map(|()| Authority::new());
+    let file = TestFile::new("server.pem", "");
+    let (key, ca) = (file.path().with_extension("key"), file.beside("clients.pem"));
+    authority.issue("hooks.test").write(file.path(), &key);
+    std::fs::write(&ca, clients.pem()).unwrap();
+    let mutual = format!("}}], client_ca: {ca:?}, client_required: true }}");
+    let listen = listen(file.path(), &key).replace("}] }", &mutual);
+    let yaml = format!(
+        "{listen}admin: 127.0.0.1:0\nwatch: off\n{}",
+        route_yaml(upstream.address, "")
+    );
+    let gateway = Running::from_file(&yaml, &[], &[]).await;
+    let own = clients.issue("sender.test");
+    for version in [2, 3] {
+        std::fs::write(&ca, clients.pem()).unwrap();
+        reload(&gateway).await;
+        let tls = Tls::with(&authority, Some(version), Some(&own));
+        assert_ne!(
+            session(&gateway, &tls).await,
+            Some(HandshakeKind::Resumed),
+            "1.{version}"
+        );
+        reload(&gateway).await;
+        assert_eq!(
+            session(&gateway, &tls).await,
+            Some(HandshakeKind::Resumed),
+            "1.{version}"
+        );
+        // Renewed by the same authority: what was shown before is not to be believed any longer.
+        authority.issue("hooks.test").write(file.path(), &key);
+        reload(&gateway).await;
+        let again = session(&gateway, &tls).await;
+        assert!(
+            again.is_some_and(|kind| kind != HandshakeKind::Resumed),
+            "1.{version}: {again:?}"
+        );
+        std::fs::write(&ca, others.pem()).unwrap();
+        reload(&gateway).await;
+        assert_eq!(session(&gateway, &tls).await, None, "1.{version}");
+    }
+}
+
+/// Has the files read again, and waits until they are.
+async fn reload(gateway: &Running) {
+    let done = |text: &str| text.matches("hookward.yaml: reloaded").count();
+    let before = done(&gateway.process.stderr.text());
+    gateway.process.signal("HUP").await;
+    gateway
+        .process
+        .stderr
+        .until("reloaded", |text| done(text) > before)
+        .await;
+}
+
+/// How a handshake went whose connection then carried an event; `None` when there was no answer.
+async fn session(gateway: &Running, tls: &Tls) -> Option<HandshakeKind> {
+    let stream = Client::connect(gateway.address).await.into_stream();
+    // In 1.3 the client is done before the gateway has looked at its certificate.
+    let mut client = Client::over(tls.over(stream, "hooks.test").await.ok()?);
+    let kind = client.stream().get_ref().1.handshake_kind();
+    client.send(&github(b"{}")).await;
+    client.whole_answer().await?;
+    kind
 }
 
 #[tokio::test(flavor = "multi_thread")]
