@@ -228,6 +228,9 @@ mod tests {
             ("hookward", Off, Off),
             ("pingora_proxy", Info, Off),
             ("pingora_core::apps::http_app", Warn, Off),
+            // Whose preface of HTTP/2 is broken, and who hangs up in the middle of it.
+            ("pingora_core::apps", Info, Off),
+            ("pingora_core::apps", Error, Off),
             ("pingora_core::server", Info, Warn),
             ("pingora_core::services::listening", Info, Error),
             ("pingora_core::services::listening", Off, Off),
