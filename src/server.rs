@@ -19,6 +19,7 @@ mod proxied;
 mod proxy;
 mod sample;
 mod session;
+mod strain;
 mod tally;
 mod tls;
 
@@ -48,6 +49,7 @@ use ingress::Ingress;
 use listen::Door;
 use proxy::Gateway;
 use sample::Sample;
+use strain::Strain;
 
 pub(crate) use desk::Desk;
 pub use doors::DoorSettings;
@@ -188,13 +190,15 @@ impl Server {
         // While webhooks are drained, operators still ask whether the gateway is ready, and the last events are still
         // to arrive.
         let (end, ending) = watch::channel(false);
+        let strain = Strain::new(guard.shared().clock());
         let ingress = Arc::new(Ingress {
             settings: settings.ingress,
+            strain: Arc::clone(&strain),
             guard: Arc::clone(guard),
             proxy: Arc::new(proxy(guard, settings.ingress)),
         });
         let doors = Doors::new(settings.doors);
-        let mut services = Vec::new();
+        let mut services = vec![tokio::spawn(strain.watch())];
         let mut certificates = Vec::new();
         for (listener, listen) in bound.listen.into_iter().zip(&settings.listen) {
             let own = listen.tls.as_ref().map(Certificates::read).transpose();

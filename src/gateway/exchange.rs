@@ -59,6 +59,11 @@ pub(crate) trait Exchange: Send {
     /// serve the next request.
     fn drain(&mut self, patience: Duration);
 
+    /// The sender is to come back after `wait`; returns what it is to be told. It may be left waiting until then.
+    fn later(&mut self, wait: Duration) -> Duration {
+        wait
+    }
+
     /// Begins the answer. Its head goes out with the first piece of its body, or with [`flush`](Self::flush).
     fn begin(&mut self, head: AnswerHead) -> impl Future<Output = Result<(), Gone>> + Send;
 

@@ -85,6 +85,7 @@ pub(crate) async fn refusal(
     }
     if let Some(wait) = refusal.retry_after {
         let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+        let seconds = exchange.later(Duration::from_secs(seconds)).as_secs();
         extra.push((header::RETRY_AFTER, seconds.to_string()));
         let rate = match refusal.reason {
             Reason::ClientRate => Some(rules.client_rate()),

@@ -5,6 +5,7 @@
 //! client that a load balancer spoke for (PROXY protocol), and lets the bytes of chunked bodies be judged on their way
 //! (see [`Chunks`]) before Pingora parses them.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -28,6 +29,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::frames::{Flood, Frames};
+use super::strain::{Patience, Strain};
 use super::tally::Tally;
 use crate::http1::{Broken, Chunks, poll_write_parts};
 
@@ -54,6 +56,8 @@ pub(crate) struct Connection {
     tls: Option<Arc<SslDigest>>,
     /// Where Pingora has what a forward proxy said, for each request of the connection to find.
     tally: Option<Arc<ProxyDigest>>,
+    /// What the client was told about coming back.
+    pub(super) patience: Patience,
 }
 
 #[derive(Debug)]
@@ -64,16 +68,21 @@ enum Transport {
 
 impl Connection {
     /// A plain connection of `client`, which is not the peer where a load balancer spoke for it.
-    pub(super) fn tcp(stream: TcpStream, client: SocketAddr) -> Self {
-        Connection::over(Transport::Tcp(stream), client, None)
+    pub(super) fn tcp(stream: TcpStream, client: SocketAddr, strain: &Arc<Strain>) -> Self {
+        Connection::over(Transport::Tcp(stream), client, None, strain)
     }
 
     /// A connection whose handshake is done; `digest` says what was agreed on.
-    pub(super) fn tls(stream: TlsStream<TcpStream>, client: SocketAddr, digest: SslDigest) -> Self {
-        Connection::over(Transport::Tls(Box::new(stream)), client, Some(Arc::new(digest)))
+    pub(super) fn tls(
+        stream: TlsStream<TcpStream>,
+        client: SocketAddr,
+        digest: SslDigest,
+        strain: &Arc<Strain>,
+    ) -> Self {
+        Connection::over(Transport::Tls(Box::new(stream)), client, Some(Arc::new(digest)), strain)
     }
 
-    fn over(io: Transport, client: SocketAddr, tls: Option<Arc<SslDigest>>) -> Self {
+    fn over(io: Transport, client: SocketAddr, tls: Option<Arc<SslDigest>>, strain: &Arc<Strain>) -> Self {
         Connection {
             io,
             again: BytesMut::new(),
@@ -83,6 +92,7 @@ impl Connection {
             client,
             tls,
             tally: None,
+            patience: Patience::new(strain),
         }
     }
 
@@ -112,6 +122,15 @@ impl Connection {
     /// Whether HTTP/2 may be spoken: by prior knowledge, or over TLS when it was agreed on.
     pub(super) fn may_begin_http2(&self) -> bool {
         self.tls.is_none() || matches!(self.selected_alpn_proto(), Some(ALPN::H2))
+    }
+
+    /// Whether something arrived that was not read yet, be it the end.
+    pub(super) async fn has_something(&self) -> bool {
+        let stream = match &self.io {
+            Transport::Tcp(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+        };
+        poll_fn(|context| Poll::Ready(stream.poll_read_ready(context).is_ready())).await
     }
 
     /// Says over TLS that nothing was cut off; the end of TCP says as much by itself.

@@ -21,6 +21,7 @@ use super::connection::Connection;
 use super::frames::Frames;
 use super::proxy::Gateway;
 use super::session::{Body, Session};
+use super::strain::Strain;
 use super::tally::Tally;
 use crate::clock::{Moment, within};
 use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
@@ -45,6 +46,7 @@ pub struct IngressSettings {
 /// What is behind every listener.
 pub(crate) struct Ingress {
     pub(crate) settings: IngressSettings,
+    pub(super) strain: Arc<Strain>,
     pub(crate) guard: Arc<Guard>,
     pub(crate) proxy: Arc<HttpProxy<Gateway>>,
 }
@@ -59,8 +61,25 @@ impl Ingress {
             };
             connection = next;
             left = left.saturating_sub(1);
+            if let Some(until) = connection.patience.pause()
+                && !self.guard.rules().trusts(connection.client().ip().to_canonical())
+            {
+                self.wait(&mut connection, until, &mut stopping).await;
+            }
         }
         connection.farewell().await;
+    }
+
+    /// Leaves unread what a client sends earlier than it was told to.
+    async fn wait(&self, connection: &mut Connection, until: Moment, stopping: &mut ShutdownWatch) {
+        tokio::select! {
+            biased;
+            () = self.guard.shared().clock().sleep_until(until) => {}
+            // The end of the service concerns idle connections first of all.
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+        let was_early = connection.has_something().await;
+        connection.patience.over(was_early);
     }
 
     /// Serves one request; returns the connection if it lives on. The request is `active` from its first byte to the

@@ -257,6 +257,10 @@ impl Exchange for Session<'_> {
         self.drain = Some(patience);
     }
 
+    fn later(&mut self, wait: Duration) -> Duration {
+        self.connection.patience.told(wait)
+    }
+
     fn begin(&mut self, head: AnswerHead) -> impl Future<Output = Result<(), Gone>> + Send {
         let out = &mut self.held;
         out.reserve(HEAD_ROOM);

@@ -10,4 +10,5 @@ mod heads;
 mod paths;
 mod proxied;
 mod slow;
+mod strain;
 mod upgrade;

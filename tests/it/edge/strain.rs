@@ -1,0 +1,94 @@
+//! A gateway that has more to do than its processors can.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::harness::{Answer, Client, Conf, Event, Gateway, Upstream, until};
+
+/// Has the gateway find itself behind: beside it runs a task that takes five milliseconds each time. The clock stands still
+/// afterwards.
+async fn strain(gateway: &Gateway) {
+    let over = Arc::new(AtomicBool::new(false));
+    let work = {
+        let (clock, over) = (gateway.clock.clone(), Arc::clone(&over));
+        // Woken while it works, it lines up with everybody else.
+        tokio::spawn(poll_fn(move |context| {
+            clock.advance(Duration::from_millis(5));
+            context.waker().wake_by_ref();
+            match over.load(Ordering::SeqCst) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        }))
+    };
+    let clock = gateway.clock.clock();
+    let enough = clock.moment().plus(Duration::from_secs(20));
+    until("strain", || clock.moment() >= enough).await;
+    over.store(true, Ordering::SeqCst);
+    work.await.unwrap();
+}
+
+/// A gateway under strain that takes one event a second from each client, and another client that was refused.
+async fn refused(upstream: &Upstream, more: &str) -> (Gateway, Client) {
+    let conf = Conf::to(upstream.address)
+        .limits("client_rate: 1/s, client_burst: 1")
+        .top(more);
+    let gateway = Gateway::start(&conf.route("github", "").yaml()).await;
+    strain(&gateway).await;
+    let mut client = Client::connect(gateway.address).await;
+    assert_eq!(ask(&mut client, "1").await.status, 200);
+    let answer = ask(&mut client, "2").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("5")));
+    (gateway, client)
+}
+
+async fn ask(client: &mut Client, id: &str) -> Answer {
+    client.send(&Event::of("github", id).bytes()).await;
+    client.answer().await
+}
+
+/// What others are answered meanwhile.
+async fn others(gateway: &Gateway, from: std::ops::Range<u8>) {
+    for n in from {
+        let mut other = Client::connect_from(&format!("127.0.0.{n}"), gateway.address).await;
+        assert_eq!(ask(&mut other, &format!("other {n}")).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn under_strain_nobody_is_heard_before_the_time_he_was_told() {
+    // Whoever sends again as soon as he is refused would have the processor spent on refusals: of what a gateway can do,
+    // a fifth was left for events.
+    let upstream = Upstream::ok().await;
+    let (gateway, mut early) = refused(&upstream, "").await;
+    early.send(&Event::of("github", "3").bytes()).await;
+    gateway.clock.advance(Duration::from_millis(4900));
+    others(&gateway, 10..20).await;
+    assert_eq!(upstream.seen().len(), 11, "it was heard");
+    gateway.clock.advance(Duration::from_millis(100));
+    assert_eq!(early.answer().await.status, 200);
+    assert_eq!(upstream.seen().len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whoever_keeps_to_it_is_heard_at_once() {
+    // A provider's retry that comes when it was asked for must not be made to wait once more.
+    let upstream = Upstream::ok().await;
+    let (gateway, mut client) = refused(&upstream, "").await;
+    gateway.clock.advance(Duration::from_secs(5));
+    assert_eq!(ask(&mut client, "2").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_trusted_proxy_is_heard_always() {
+    // Its connections carry many clients: one that was refused would hold up all others.
+    let upstream = Upstream::ok().await;
+    let (_gateway, mut proxy) = refused(&upstream, "client: { trusted_proxies: [127.0.0.1] }").await;
+    assert_eq!(ask(&mut proxy, "3").await.status, 429);
+    let event = Event::of("github", "4").with("X-Forwarded-For", "192.0.2.1").bytes();
+    proxy.send(&event).await;
+    assert_eq!(proxy.answer().await.status, 200);
+}
