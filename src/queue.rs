@@ -225,7 +225,7 @@ pub struct Leased {
     /// When the event was accepted.
     pub accepted_at: UnixMillis,
     /// The event, byte for byte as published.
-    pub event: KeptEvent,
+    pub event: Arc<KeptEvent>,
 }
 
 /// The hold on one delivery. Its token is the fence: once another lease was given for the same delivery, this one's

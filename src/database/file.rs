@@ -16,8 +16,10 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{DataSettings, OpenError};
 
-/// Bytes of a page. Set when the file is made; an event of a KiB fits with its row, and a small change writes little.
-pub(super) const PAGE_BYTES: u32 = 4096;
+/// Bytes of a page of a file that is made; one that is there keeps its own. Each page is written, summed up and copied on
+/// its own, so a large event in small pages costs most of its time there; the pages that every group writes anew, the
+/// last of each table, speak against larger ones.
+const PAGE_BYTES: u32 = 16_384;
 
 /// "HkWd": tells our files from other programs'.
 const APPLICATION_ID: i64 = 0x486b_5764;
@@ -27,6 +29,8 @@ pub(crate) struct Opened {
     pub(super) db: Connection,
     pub(super) file: PathBuf,
     pub(super) reserve: Reserve,
+    /// Bytes of a page of this file.
+    pub(super) page_bytes: u64,
     /// The page count that the file may not exceed, if it may not.
     pub(super) pages_max: Option<u64>,
     /// Holds the directory as long as it is open.
@@ -58,16 +62,20 @@ impl Opened {
         migrate(&db, steps)?;
         // A file that was just made is durable only when its name is.
         sync_dir(dir)?;
+        let page_bytes: u64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let page_bytes = page_bytes.max(1);
         let reserve = Reserve {
             path: at("reserve"),
             bytes: settings.reserve_bytes,
+            pages: settings.reserve_bytes / page_bytes,
             is_there: false,
         };
-        let pages_max = settings.bytes_max.map(|bytes| bytes / u64::from(PAGE_BYTES));
+        let pages_max = settings.bytes_max.map(|bytes| bytes / page_bytes);
         Ok(Opened {
             db,
             file,
             reserve,
+            page_bytes,
             pages_max,
             _lock: lock,
         })
@@ -186,6 +194,8 @@ pub(super) fn reader(file: &Path) -> rusqlite::Result<Connection> {
 pub(super) struct Reserve {
     path: PathBuf,
     bytes: u64,
+    /// What it holds of the database's pages.
+    pub(super) pages: u64,
     pub(super) is_there: bool,
 }
 
@@ -219,10 +229,6 @@ impl Reserve {
             left = left.saturating_sub(piece);
         }
         file.sync_all()
-    }
-
-    pub(super) fn pages(&self) -> u64 {
-        self.bytes / u64::from(PAGE_BYTES)
     }
 
     /// Gives it up.
@@ -272,6 +278,29 @@ mod tests {
         let opened = Opened::open(&scratch.settings(), &[FIRST]).unwrap();
         let x: i64 = opened.db().query_row("SELECT x FROM a", (), |row| row.get(0)).unwrap();
         assert_eq!((version(&opened), x), (1, 1));
+    }
+
+    #[test]
+    fn a_file_with_other_pages_keeps_its_bounds() {
+        // An update of the program, and a directory that may take a gigabyte takes four, or is full with a quarter.
+        let bounds = |scratch: &Scratch| {
+            let settings = DataSettings {
+                bytes_max: Some(1 << 20),
+                reserve_bytes: 64 << 10,
+                ..scratch.settings()
+            };
+            let opened = Opened::open(&settings, &[FIRST]).unwrap();
+            (opened.page_bytes, opened.pages_max, opened.reserve.pages)
+        };
+        let scratch = Scratch::new();
+        fs::create_dir_all(scratch.dir()).unwrap();
+        let db = Connection::open(scratch.dir().join("hookward.db")).unwrap();
+        db.pragma_update(None, "page_size", 4096).unwrap();
+        db.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE before (x)")
+            .unwrap();
+        drop(db);
+        assert_eq!(bounds(&scratch), (4096, Some(256), 16));
+        assert_eq!(bounds(&Scratch::new()), (16_384, Some(64), 4));
     }
 
     #[test]

@@ -21,10 +21,10 @@ use crate::clock::Clock;
 /// Jobs of one transaction at most.
 const GROUP_JOBS_MAX: usize = 1024;
 
-/// Pages of the log after which it is copied into the database. More makes larger pauses, fewer more of them; a page
+/// Bytes of the log after which it is copied into the database. More makes larger pauses, fewer more of them; a page
 /// that changes often is copied once each time.
 /// Tests meet more of them.
-const CHECKPOINT_PAGES: u32 = if cfg!(test) { 40 } else { 1000 };
+const CHECKPOINT_BYTES: u64 = if cfg!(test) { 640 << 10 } else { 8 << 20 };
 
 /// How often an idle writer looks around.
 const TICK: Duration = Duration::from_secs(1);
@@ -148,7 +148,8 @@ impl Writer {
         if !idle || self.upkeep.is_due() {
             self.group(message)?;
         }
-        if self.log_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES {
+        let log_bytes = u64::from(self.log_pages.load(Ordering::Relaxed)).saturating_mul(self.opened.page_bytes);
+        if log_bytes >= CHECKPOINT_BYTES {
             self.checkpoint()?;
         }
         self.groups_since_look = self.groups_since_look.saturating_add(1);
@@ -319,7 +320,7 @@ impl Writer {
         let number =
             |name| -> rusqlite::Result<u64> { self.opened.db.pragma_query_value(None, name, |row| row.get(0)) };
         let (pages, free) = (number("page_count")?, number("freelist_count")?);
-        let reserve = self.opened.reserve.pages();
+        let reserve = self.opened.reserve.pages;
         // Twice the reserve, so that the next event does not close the door again.
         let wanted = reserve.saturating_mul(2);
         let allowed = self
@@ -346,7 +347,7 @@ impl Writer {
         let Some(max) = self.opened.pages_max else {
             return Ok(());
         };
-        let reserve = if less_reserve { self.opened.reserve.pages() } else { 0 };
+        let reserve = if less_reserve { self.opened.reserve.pages } else { 0 };
         let sql = format!("PRAGMA max_page_count = {}", max.saturating_sub(reserve));
         self.opened.db.query_row(&sql, (), |_| Ok(()))
     }

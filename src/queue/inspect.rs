@@ -75,7 +75,7 @@ pub struct Delivery {
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// The event.
-    pub event: KeptEvent,
+    pub event: Arc<KeptEvent>,
     /// Its deliveries, by lane, each with its attempts in order. Of very many attempts the oldest may be gone.
     pub deliveries: Vec<(Delivery, Vec<Attempt>)>,
 }

@@ -52,7 +52,7 @@ pub struct KeptEvent {
 /// An event to publish. Only a proven [`Event`] makes one.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    pub(in crate::queue) event: KeptEvent,
+    pub(in crate::queue) event: Arc<KeptEvent>,
     pub(in crate::queue) accepted_at: UnixMillis,
     pub(in crate::queue) destinations: Vec<Arc<str>>,
     pub(in crate::queue) order_key: Option<Bytes>,
@@ -69,7 +69,7 @@ impl NewEvent {
         order_key: Option<Bytes>,
     ) -> Self {
         NewEvent {
-            event: KeptEvent::of(event),
+            event: Arc::new(KeptEvent::of(event)),
             accepted_at,
             destinations,
             order_key,
@@ -255,7 +255,7 @@ impl NewEvent {
             headers.append(name, HeaderValue::from_bytes(value).unwrap());
         }
         NewEvent {
-            event: KeptEvent {
+            event: Arc::new(KeptEvent {
                 route: route.into(),
                 provider: "github".into(),
                 strength: Strength::Verified,
@@ -272,7 +272,7 @@ impl NewEvent {
                     tls: true,
                 },
                 body: body.into(),
-            },
+            }),
             accepted_at: at,
             destinations: destinations.iter().map(|name| (*name).into()).collect(),
             order_key: None,
@@ -285,7 +285,8 @@ mod tests {
     use super::*;
 
     fn sample() -> KeptEvent {
-        NewEvent::sample("github", &["app"], "body", UnixMillis(0)).event
+        let new = NewEvent::sample("github", &["app"], "body", UnixMillis(0));
+        KeptEvent::clone(&new.event)
     }
 
     #[test]

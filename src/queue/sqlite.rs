@@ -2,8 +2,10 @@
 //!
 //! Publishing costs the writer two rows at the ends of their tables, leasing reads from the front, and neither depends
 //! on the backlog. A lease is in memory: a restart gives everything back at once, and no lease of a former life can
-//! end anything, since its token has another epoch. Bodies are checked against their digest whenever they are read.
+//! end anything, since its token has another epoch. Bodies are checked against their digest whenever they are read,
+//! which the first attempt of an event that did not have to wait spares.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use super::{
 use crate::clock::{Clock, UnixMillis};
 use crate::database::{Condition, DataSettings, Database, Failure, Job, OnCommit, OpenError, Opened};
 use crate::store::{REPLAY_TABLES, Restored, Settled, SqliteReplay};
+use at_hand::Known;
 use change::{Alter, narrow};
 use desk::{Changes, Desk};
 use end::Finish;
@@ -29,6 +32,7 @@ use pause::Pause;
 use publish::Publish;
 use sweep::Sweep;
 
+mod at_hand;
 mod change;
 mod desk;
 mod end;
@@ -116,35 +120,32 @@ impl SqliteQueue {
         Ok(self.database.read(read).await?)
     }
 
-    /// Reads the events of what was leased. A damaged one is buried: nothing will mend it.
+    /// The events of what was leased, from memory as far as they are there, else from the disk. A damaged one is buried:
+    /// nothing will mend it.
     async fn load(&self, lane: &Lane, picked: Vec<Picked>) -> Result<Vec<Leased>, QueueError> {
-        let ids: Vec<u64> = picked.iter().map(|picked| picked.event).collect();
-        let stored = self.read(move |db| {
-            let each = ids.iter().map(|id| Stored::load(db, *id));
-            Ok(each.collect::<Vec<rusqlite::Result<Option<Stored>>>>())
-        });
-        let stored = match stored.await {
-            Ok(stored) => stored,
-            Err(problem) => {
-                for picked in picked {
-                    let lease = Lease::new(lane.clone(), EventId(picked.event), picked.token, 0);
-                    let _ = self.end(&lease, End::Release).await;
-                }
-                return Err(problem);
-            }
-        };
+        let mut known: HashMap<u64, Known> = HashMap::with_capacity(picked.len());
+        {
+            let mut desk = self.desk.lock();
+            let each = picked.iter().map(|picked| picked.event);
+            known.extend(each.filter_map(|event| Some((event, desk.at_hand.ask(event)?))));
+        }
+        let mut stored = self.stored(lane, &picked, &known).await?;
         let mut leased = Vec::with_capacity(picked.len());
-        for (picked, stored) in picked.into_iter().zip(stored) {
-            let share = stored
+        for picked in picked {
+            let found = match known.remove(&picked.event) {
+                Some(known) => Ok(Some(Stored::from(known))),
+                None => stored.remove(&picked.event).unwrap_or(Ok(None)),
+            };
+            let share = found
                 .as_ref()
                 .ok()
                 .and_then(Option::as_ref)
-                .map_or(0, |stored| stored.share);
+                .map_or(0, |found| found.share);
             let lease = Lease::new(lane.clone(), EventId(picked.event), picked.token, share);
-            let event = match stored {
-                Ok(stored) => stored
+            let event = match found {
+                Ok(found) => found
                     .ok_or(QueueError::Damaged)
-                    .and_then(|stored| Ok((stored.accepted_at, stored.event?))),
+                    .and_then(|found| Ok((found.accepted_at, found.event?))),
                 Err(problem) => {
                     self.put_off(&lease, &problem).await;
                     continue;
@@ -162,6 +163,30 @@ impl SqliteQueue {
             }
         }
         Ok(leased)
+    }
+
+    /// Reads those of `picked` that are not known; on an error none of `picked` is out any more.
+    async fn stored(
+        &self,
+        lane: &Lane,
+        picked: &[Picked],
+        known: &HashMap<u64, Known>,
+    ) -> Result<HashMap<u64, rusqlite::Result<Option<Stored>>>, QueueError> {
+        let ids = picked.iter().map(|picked| picked.event);
+        let ids: Vec<u64> = ids.filter(|id| !known.contains_key(id)).collect();
+        if ids.is_empty() {
+            // Reading takes another thread, which nobody has to wait for then.
+            return Ok(HashMap::new());
+        }
+        let read = move |db: &Connection| Ok(ids.into_iter().map(|id| (id, Stored::load(db, id))).collect());
+        let stored = self.read(read).await;
+        if stored.is_err() {
+            for picked in picked {
+                let lease = Lease::new(lane.clone(), EventId(picked.event), picked.token, 0);
+                let _ = self.end(&lease, End::Release).await;
+            }
+        }
+        stored
     }
 
     /// What cannot be read at the moment makes room for what is behind it.
@@ -355,7 +380,17 @@ struct Stored {
     accepted_at: UnixMillis,
     /// What one delivery of it counts for in the history.
     share: u64,
-    event: Result<KeptEvent, QueueError>,
+    event: Result<Arc<KeptEvent>, QueueError>,
+}
+
+impl From<Known> for Stored {
+    fn from(known: Known) -> Self {
+        Stored {
+            accepted_at: known.accepted_at,
+            share: known.share,
+            event: Ok(known.event),
+        }
+    }
 }
 
 impl Stored {
@@ -370,7 +405,7 @@ impl Stored {
             Ok(Stored {
                 accepted_at: UnixMillis(row.get(0)?),
                 share: bytes / row.get::<_, u64>(1)?.max(1),
-                event: KeptEvent::read(head, Bytes::copy_from_slice(body), row.get_ref(2)?.as_bytes()?),
+                event: KeptEvent::read(head, Bytes::copy_from_slice(body), row.get_ref(2)?.as_bytes()?).map(Arc::new),
             })
         });
         match found.optional() {

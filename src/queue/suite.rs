@@ -544,8 +544,9 @@ pub(crate) async fn a_listing_finds_what_was_asked_for(open: Open) {
         ("customer.created", "evt_3"),
     ] {
         let mut event = bench.event(&["a", "b"], "{}");
-        event.event.event_type = Some(kind.to_owned());
-        event.event.event_id = Some(id.to_owned());
+        let kept = Arc::make_mut(&mut event.event);
+        kept.event_type = Some(kind.to_owned());
+        kept.event_id = Some(id.to_owned());
         ids.push(bench.queue.publish(event, None).await.unwrap().id());
         bench.time.advance(SECOND * 10);
     }
@@ -932,7 +933,7 @@ pub(crate) async fn a_change_by_type_comes_to_the_last(open: Open) {
     let bench = open();
     for number in 0..40 {
         let mut event = bench.event(&["a", "b"], "{}");
-        event.event.event_type = Some(if number % 13 == 7 { "rare" } else { "push" }.to_owned());
+        Arc::make_mut(&mut event.event).event_type = Some(if number % 13 == 7 { "rare" } else { "push" }.to_owned());
         let _ = bench.queue.publish(event, None).await.unwrap();
     }
     let rare = Filter {

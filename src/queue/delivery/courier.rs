@@ -2,7 +2,8 @@
 //!
 //! One task for each destination of each route, started by the worker. It asks for a turn first and leases then, so what
 //! cannot be delivered stays on disk; it leases as many at once as there are turns free, and no more. An event is in
-//! memory only while it is attempted. A lane that is paused, or whose upstream is down, holds nothing.
+//! memory while it is attempted; a few are from their publication on, which the engine bounds. A lane that is paused, or
+//! whose upstream is down, holds nothing.
 //!
 //! A courier ends when it is told to, or when the queue is closed for good. Attempts under way are finished, or cut off
 //! when the patience is over: those count as tried, since the backend may have acted, and the events come again.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::Notify;
 
+use super::at_hand::AtHand;
 use super::schema::LaneNumber;
 use crate::clock::{Clock, Moment};
 use crate::queue::{EventState, History, Lane};
@@ -27,6 +28,8 @@ pub(super) struct Desk {
     pub(super) batches: u64,
     /// Routes that operators paused.
     pub(super) paused: BTreeSet<Arc<str>>,
+    /// What was published a moment ago.
+    pub(super) at_hand: AtHand,
     lanes: BTreeMap<LaneNumber, LaneEntry>,
     numbers: HashMap<Lane, LaneNumber>,
     bells: HashMap<Lane, Arc<Notify>>,
@@ -104,6 +107,7 @@ impl Desk {
             tokens: 0,
             batches: 0,
             paused: BTreeSet::new(),
+            at_hand: AtHand::default(),
             lanes: BTreeMap::new(),
             numbers: HashMap::new(),
             bells: HashMap::new(),

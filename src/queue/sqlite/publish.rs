@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::at_hand::{BACKLOG_MAX, Known};
 use super::desk::{Changes, Desk};
 use super::schema::{self, LaneNumber, Owed};
 use crate::database::{Failure, Job};
-use crate::queue::{EventId, KeptEvent, Lane, NewEvent, QueueError, Receipt};
+use crate::queue::{EventId, EventState, KeptEvent, Lane, NewEvent, QueueError, Receipt};
 use crate::store::Settlement;
 
 /// Writes one event.
@@ -99,6 +100,22 @@ impl Publish {
         desk.apply(&self.changes);
         Ok(())
     }
+
+    /// Durable: whoever attempts it next need not read it back.
+    fn leave_at_hand(&self, desk: &mut Desk) {
+        let mut each = self.lanes.iter().filter_map(|lane| desk.number(lane));
+        if !each.all(|lane| desk.lying(lane, EventState::Pending) <= BACKLOG_MAX) {
+            return;
+        }
+        let lanes = self.lanes.len();
+        let bytes = self.head.len().saturating_add(self.new.event.body.len()) as u64;
+        let known = Known {
+            event: Arc::clone(&self.new.event),
+            accepted_at: self.new.accepted_at,
+            share: bytes / (lanes as u64).max(1),
+        };
+        desk.at_hand.keep(self.id, known, bytes, lanes);
+    }
 }
 
 impl Job for Publish {
@@ -126,7 +143,10 @@ impl Job for Publish {
                     .settlement
                     .take()
                     .is_some_and(|settlement| settlement.settle().is_ok());
-                self.desk.lock().ring(&self.changes);
+                let mut desk = self.desk.lock();
+                self.leave_at_hand(&mut desk);
+                desk.ring(&self.changes);
+                drop(desk);
                 Ok(Receipt::new(EventId(self.id), settled))
             }
             // The settlement is dropped with the job: the event's next copy is new.

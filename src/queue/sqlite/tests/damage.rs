@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::super::super::suite::lane;
-use super::super::super::{EventState, NewEvent, Queue, QueueError};
+use super::super::super::{End, EventState, NewEvent, Queue, QueueError};
 use super::{SqliteQueue, TERM, clock, event, listed, rows, settings, start};
 use crate::database::scratch::Scratch;
 
@@ -22,8 +22,9 @@ async fn damage(log: bool, harm: Harm) -> usize {
     let (scratch, time) = (Scratch::new(), clock());
     let (queue, _) = start(&settings(&scratch), &time);
     let mut bodies = BTreeMap::new();
-    for number in 0..24_usize {
-        let body = vec![b'a' + number as u8; number * 389 % 6000];
+    // So many that most of the file is of them, and not of tables that are nearly empty.
+    for number in 0..48_usize {
+        let body = vec![b'A' + number as u8; number * 3989 % 18_000];
         let new = NewEvent::sample("github", &["app"], body.clone(), time.clock().wall());
         bodies.insert(queue.publish(new, None).await.unwrap().id(), body);
     }
@@ -113,6 +114,25 @@ async fn a_damaged_event_does_not_stop_its_lane() {
     assert_eq!(listed(&queue, EventState::Dead).await, 1);
     assert_eq!(rows(&queue, "dead").await, 2);
     assert_eq!(queue.show(ids[0]).await.unwrap_err(), QueueError::Damaged);
+}
+
+#[tokio::test]
+async fn the_first_attempt_asks_nothing_of_the_disk() {
+    // The disk has its hands full with writing, and every delivery waits to read what was in memory a moment ago.
+    let (scratch, time) = (Scratch::new(), clock());
+    let (queue, _) = start(&settings(&scratch), &time);
+    let id = queue.publish(event(&time, "precious"), None).await.unwrap().id();
+    let file = rusqlite::Connection::open(scratch.dir().join("hookward.db")).unwrap();
+    file.execute("UPDATE event SET body = 'precioux'", ()).unwrap();
+    let leased = queue.lease(&lane("app"), 1, TERM).await.unwrap().leased;
+    assert_eq!(
+        (leased[0].lease.id(), &leased[0].event.body[..]),
+        (id, &b"precious"[..])
+    );
+    queue.end(&leased[0].lease, End::Release).await.unwrap();
+    // Once: every other attempt is read, and checked.
+    assert!(queue.lease(&lane("app"), 1, TERM).await.unwrap().leased.is_empty());
+    assert_eq!(listed(&queue, EventState::Dead).await, 1);
 }
 
 #[tokio::test]
