@@ -39,13 +39,13 @@ use pingora_core::server::Fds;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::gateway::{Guard, Shared};
 use admin::Admin;
 use doors::Doors;
-use ingress::{Ingress, LATE_IN_A_ROW};
+use ingress::Ingress;
 use listen::Door;
 use proxy::Gateway;
 use sample::Sample;
@@ -194,7 +194,6 @@ impl Server {
         let ingress = Arc::new(Ingress {
             settings: settings.ingress,
             strain: Arc::clone(&strain),
-            late: Semaphore::new(LATE_IN_A_ROW),
             guard: Arc::clone(guard),
             proxy: Arc::new(proxy(guard, settings.ingress)),
         });

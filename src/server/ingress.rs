@@ -16,13 +16,12 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
-use tokio::sync::Semaphore;
 
 use super::connection::Connection;
 use super::frames::Frames;
 use super::proxy::Gateway;
 use super::session::{Body, Session};
-use super::strain::{Strain, behind_all};
+use super::strain::Strain;
 use super::tally::Tally;
 use crate::clock::{Moment, within};
 use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
@@ -30,10 +29,6 @@ use crate::http1::{Broken, Chunks, READ_BYTES, read_some};
 
 /// How HTTP/2 begins, with and without TLS (RFC 9113 section 3.4). Its first part looks like a head.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Heads that are refused in a row for being too slow: clients that came by the thousand are late by the thousand, and
-/// requests that come meanwhile are not to wait for all of them.
-pub(super) const LATE_IN_A_ROW: usize = 8;
 
 /// Bounds on connections from outside.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +47,6 @@ pub struct IngressSettings {
 pub(crate) struct Ingress {
     pub(crate) settings: IngressSettings,
     pub(super) strain: Arc<Strain>,
-    /// Turns of those who are late.
-    pub(super) late: Semaphore,
     pub(crate) guard: Arc<Guard>,
     pub(crate) proxy: Arc<HttpProxy<Gateway>>,
 }
@@ -242,12 +235,7 @@ impl Ingress {
             },
             Ok(Err(NoHead::Refused(reason))) => reason,
             Ok(Err(NoHead::Gone)) => return None,
-            Err(_) => {
-                let turn = self.late.acquire().await;
-                behind_all().await;
-                drop(turn);
-                Reason::HeadTooSlow
-            }
+            Err(_) => Reason::HeadTooSlow,
         };
         let peer = stream.client().ip().to_canonical();
         // Boxed: it is rare, and holds a buffer.

@@ -18,7 +18,6 @@ use tokio_rustls::TlsAcceptor;
 use super::connection::Connection;
 use super::doors::{Doors, Place, Shut};
 use super::ingress::Ingress;
-use super::strain::behind_all;
 use super::tls::{self, Certificates};
 use super::{IngressSettings, proxied};
 use crate::observe::Metrics;
@@ -26,10 +25,6 @@ use crate::observe::metrics::Turned;
 
 /// A pause when the system has no descriptor or memory left for one more connection.
 const SHORTAGE: Duration = Duration::from_millis(50);
-
-/// Connections that are accepted in a row before others have their turn: those that arrive by the thousand are not to
-/// keep requests waiting that came before.
-const ACCEPTED_IN_A_ROW: u32 = 8;
 
 /// One listening socket.
 #[derive(Clone)]
@@ -45,12 +40,7 @@ pub(super) struct Door {
 impl Door {
     /// Accepts until `stopping`; connections that are open then go on.
     pub(super) async fn accept(self, listener: TcpListener, mut stopping: watch::Receiver<bool>) {
-        let mut row = 0_u32;
         loop {
-            row = row.wrapping_add(1);
-            if row.is_multiple_of(ACCEPTED_IN_A_ROW) {
-                behind_all().await;
-            }
             let accepted = tokio::select! {
                 biased;
                 // An error means that nobody is left to say so.

@@ -74,7 +74,7 @@ impl Strain {
 }
 
 /// Resolves when the tasks had their turn that were ready before.
-pub(super) async fn behind_all() {
+async fn behind_all() {
     let mut waited = false;
     poll_fn(|context| match std::mem::replace(&mut waited, true) {
         true => Poll::Ready(()),
