@@ -2,4 +2,7 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::head(bytes));
+#[path = "../seeds.rs"]
+mod seeds;
+
+libfuzzer_sys::fuzz_target!(init: seeds::plant("head"), |bytes: &[u8]| targets::head(bytes));

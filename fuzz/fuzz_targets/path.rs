@@ -2,4 +2,7 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::path(bytes));
+#[path = "../seeds.rs"]
+mod seeds;
+
+libfuzzer_sys::fuzz_target!(init: seeds::plant("path"), |bytes: &[u8]| targets::path(bytes));
