@@ -31,9 +31,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COUNTS = HERE / "counts.json"
 SECRET = "a-secret-of-the-benchmark-only-32"
-# Name, bytes of the body, forged.
-WORKS = [("valid-1", 1024, False), ("valid-10", 10 * 1024, False), ("valid-100", 100 * 1024, False),
-         ("forged-1", 1024, True)]
+# Name, bytes of the body, forged, routes of other providers beside the one that is asked.
+WORKS = [("valid-1", 1024, False, 0), ("valid-10", 10 * 1024, False, 0), ("valid-100", 100 * 1024, False, 0),
+         ("forged-1", 1024, True, 0), ("valid-1-of-1000", 1024, False, 999)]
 FEW, MANY = 200, 700  # requests of the two runs; the first ones pay for caches and growing tables
 ALLOWANCE = 0.05
 ALLOCATORS = ("mi_malloc", "mi_malloc_aligned", "mi_zalloc", "mi_zalloc_aligned", "mi_realloc", "mi_realloc_aligned")
@@ -74,10 +74,10 @@ def main():
     counted = {work[0]: count(options.binary, upstream, work) for work in WORKS}
     known = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
     worse = False
-    print(f"{'work':<10} {'instructions':>13} {'known':>9} {'allocations':>12} {'known':>6}")
+    print(f"{'work':<15} {'instructions':>13} {'known':>9} {'allocations':>12} {'known':>6}")
     for name, figures in counted.items():
         before = known.get(name, {"instructions": 0, "allocations": 0})
-        print(f"{name:<10} {figures['instructions']:>13,} {before['instructions']:>9,}"
+        print(f"{name:<15} {figures['instructions']:>13,} {before['instructions']:>9,}"
               f" {figures['allocations']:>12} {before['allocations']:>6}")
         worse |= figures["instructions"] > before["instructions"] * (1 + ALLOWANCE)
         worse |= figures["allocations"] > before["allocations"] + 1
@@ -97,10 +97,10 @@ def count(binary, upstream, work):
 
 def run(binary, upstream, work, requests):
     """Instructions and allocations of a whole run, and the file that has them by function."""
-    name, length, forged = work
+    name, length, forged, others = work
     folder = Path(tempfile.mkdtemp(prefix="hookward-count-"))
     port = free_port()
-    (folder / "hookward.yaml").write_text(CONFIGURATION.format(port=port, upstream=upstream))
+    (folder / "hookward.yaml").write_text(CONFIGURATION.format(port=port, upstream=upstream) + routes(binary, others))
     out = folder / "callgrind.out"
     log = open(folder / "log", "wb")
     process = subprocess.Popen(
@@ -119,6 +119,24 @@ def run(binary, upstream, work, requests):
     text = out.read_text()
     instructions = int(re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE)[1])
     return instructions, allocations(text), out
+
+
+def routes(binary, count):
+    """So many routes more, of every provider that is content with a plain secret, one after the other."""
+    if not count:
+        return ""
+    shown = subprocess.run([binary, "providers"], capture_output=True, text=True, check=True).stdout
+    names = [line.split()[0] for line in shown.splitlines()]
+    route = "  - {{ name: r{0}, path: /webhooks/r{0}, provider: {1}, secrets: [{{ env: SECRET }}], upstream: app }}\n".format
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        # The first route is the one that is asked.
+        file.write(CONFIGURATION.format(port=1, upstream=2) + "".join(map(route, range(len(names)), names)))
+        file.flush()
+        checked = subprocess.run([binary, "check", file.name], env={**os.environ, "SECRET": SECRET},
+                                 capture_output=True, text=True)
+    unfit = {int(number) - 1 for number in re.findall(r"routes\[(\d+)\]", checked.stdout + checked.stderr)}
+    fit = [name for number, name in enumerate(names) if number not in unfit]
+    return "".join(route(number, fit[number % len(fit)]) for number in range(count))
 
 
 def allocations(text):
