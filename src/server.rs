@@ -93,6 +93,8 @@ pub struct ServerSettings {
     pub doors: DoorSettings,
     /// Bounds on each of them.
     pub ingress: IngressSettings,
+    /// Whether there is a sample backend.
+    pub sample: bool,
     /// Longest wait for requests in flight at the end.
     pub drain: Duration,
     /// Worker threads of the runtime; `None`: one per core.
@@ -114,7 +116,7 @@ pub struct ListenSettings {
 pub struct Bound {
     listen: Vec<TcpListener>,
     admin: Option<TcpListener>,
-    sample: TcpListener,
+    sample: Option<TcpListener>,
 }
 
 impl Bound {
@@ -136,7 +138,7 @@ impl Bound {
                 .map(|listen| bind(&listen.address))
                 .collect::<Result<_, _>>()?,
             admin: settings.admin.as_ref().map(bind).transpose()?,
-            sample: bind(&"127.0.0.1:0".to_owned())?,
+            sample: settings.sample.then(|| bind(&"127.0.0.1:0".to_owned())).transpose()?,
         })
     }
 
@@ -153,9 +155,9 @@ impl Bound {
         self.admin.as_ref()?.local_addr().ok()
     }
 
-    /// Where the sample backend is.
+    /// Where the sample backend is, if there is one.
     pub fn sample(&self) -> Option<SocketAddr> {
-        self.sample.local_addr().ok()
+        self.sample.as_ref()?.local_addr().ok()
     }
 }
 
@@ -218,7 +220,9 @@ impl Server {
             let guard = Arc::clone(guard);
             services.push(serve(listener, "admin", Admin { guard }, &ending)?);
         }
-        services.push(serve(bound.sample, "sample", Sample, &ending)?);
+        if let Some(listener) = bound.sample {
+            services.push(serve(listener, "sample", Sample, &ending)?);
+        }
         Ok(Server {
             guard: Arc::clone(guard),
             stop,

@@ -134,6 +134,7 @@ pub(super) fn server(file: &File, problems: &mut Problems) -> ServerSettings {
             idle_timeout: client.idle_timeout.0,
             requests_max: client.requests_each.0.get(),
         },
+        sample: file.upstreams.values().any(|upstream| upstream.sample),
         drain: file.drain.0,
         threads: file.threads.map(|threads| threads.0.get() as usize),
     }

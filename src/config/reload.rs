@@ -118,6 +118,7 @@ impl Plan {
             ),
             ("admin", new.admin != old.admin),
             ("threads", new.threads != old.threads),
+            ("upstreams.*.sample", new.sample && !old.sample),
             ("drain", new.drain != old.drain),
             (
                 "client.head_timeout",

@@ -35,6 +35,35 @@ async fn the_banner_says_what_is_served_and_the_commands_it_offers_work() {
     }
 }
 
+/// How many sockets the process listens on.
+#[cfg(target_os = "linux")]
+fn sockets_listened_on(process: &Process) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    // State 0A is LISTEN; the tenth word is the socket's number.
+    let listening: Vec<String> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| words[3] == "0A")
+        .map(|words| format!("socket:[{}]", words[9]))
+        .collect();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    let links = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    links
+        .filter(|link| listening.iter().any(|socket| link.as_os_str() == socket.as_str()))
+        .count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_listened_on_that_nobody_asked_for() {
+    // Where every port of the system is in use, a gateway that wanted one more did not start.
+    let upstream = Upstream::ok().await;
+    let gateway = Running::start(&route_yaml(upstream.address, "")).await;
+    assert_eq!(sockets_listened_on(&gateway.process), 2);
+    // One more for the sample backend.
+    assert_eq!(sockets_listened_on(&quickstart().await.process), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_but_requests_is_written_to_standard_output() {
     // A log pipeline that reads JSON from standard output stumbles over the first line that is none.
