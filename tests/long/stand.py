@@ -217,7 +217,7 @@ class Stand:
         calm_us = (before["p99_us"] + after["p99_us"]) / 2
         return {
             "honest": during["answers"], "honest_errors": during["unexpected"],
-            "honest_lost": during["reconnects"],
+            "honest_reconnects": during["reconnects"],
             "p50_ms": round(during["p50_us"] / 1e3, 2), "p99_ms": round(during["p99_us"] / 1e3, 2),
             "p99_calm_ms": [round(one["p99_us"] / 1e3, 2) for one in (before, after)],
             "p99_ratio": round(during["p99_us"] / calm_us, 2),
