@@ -50,9 +50,10 @@ async fn a_good_file_is_taken_over_on_sighup_and_a_bad_one_changes_nothing() {
     gateway.process.stderr.has("cannot be read").await;
     assert_eq!(request(gateway.address, &event(new, 5)).await.status, 200);
 
-    gateway.rewrite(&(yaml.clone() + "drain: 3s\nwatch: off\n"));
+    let sample = yaml.replace("upstreams: { ", "upstreams: { demo: { sample: true }, ");
+    gateway.rewrite(&(sample + "drain: 3s\nwatch: off\n"));
     gateway.process.signal("HUP").await;
-    let waiting = "changes of drain, watch wait for a restart";
+    let waiting = "changes of upstreams.*.sample, drain, watch wait for a restart";
     gateway.process.stderr.has(waiting).await;
     assert_eq!(request(gateway.address, &event(old, 6)).await.status, 200);
     assert!(get(gateway.admin, "/metrics").await.text().contains(ok));
