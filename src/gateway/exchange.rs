@@ -92,7 +92,7 @@ pub(crate) enum Next {
 /// Why a body was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unread {
-    /// Its chunks have no single meaning.
+    /// Its chunks have no single meaning, or its frames carry hardly anything.
     BadFraming,
     /// The sender stopped in the middle.
     Truncated,
@@ -247,10 +247,13 @@ impl Exchange for ServerSession {
     }
 }
 
-/// Whether the body did not end but break: its chunks have no single meaning. Our own server says it by the kind of the
-/// connection's error.
+/// Whether the body did not end but break: its chunks have no single meaning, or it came in more frames of HTTP/2 than it
+/// may. Our own server says it by the kind of the connection's error.
 fn is_badly_framed(e: &pingora_core::Error) -> bool {
-    let cause = e.cause.as_ref().and_then(|cause| cause.downcast_ref::<io::Error>());
+    let cause = e.cause.as_ref().and_then(|cause| {
+        let http2 = cause.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
+        cause.downcast_ref::<io::Error>().or(http2)
+    });
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 

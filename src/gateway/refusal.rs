@@ -14,7 +14,8 @@ use crate::signature::Failure;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum Reason {
-    /// The head has no single meaning: line ends, lengths, encodings, names. Or the chunks of the body have none.
+    /// The head has no single meaning: line ends, lengths, encodings, names. Or the chunks of the body have none, or the
+    /// connection is ended for frames of HTTP/2 that carry hardly anything.
     BadFraming,
     /// A header that verification depends on occurs twice, or has a look-alike.
     AmbiguousHeader,

@@ -168,7 +168,7 @@ impl Metrics {
         self.handshakes.inc();
     }
 
-    /// Counts a connection that was closed before its first request.
+    /// Counts a connection that was closed before its first request, or for what it sent instead of requests.
     pub fn connection_turned_away(&self, why: Turned) {
         if let Some(counter) = Turned::ALL
             .iter()

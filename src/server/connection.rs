@@ -146,7 +146,7 @@ impl Connection {
         self.chunks = chunks;
     }
 
-    /// From here on it is HTTP/2: frames that ask for nothing are counted.
+    /// From here on it is HTTP/2: frames that cost more than they say are counted.
     pub(super) fn count(&mut self, frames: Frames) {
         self.frames = Some(Box::new(frames));
     }
@@ -210,7 +210,10 @@ impl AsyncRead for Connection {
         if let Some(frames) = &mut connection.frames
             && let Err(Flood) = frames.read(read)
         {
-            log::debug!("a connection of HTTP/2 is ended: frames that ask for nothing");
+            log::debug!(
+                "{}: a connection of HTTP/2 is ended: a flood of frames",
+                connection.client
+            );
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let Some(chunks) = &mut connection.chunks else {

@@ -1,16 +1,33 @@
-//! Frames of HTTP/2 that ask for work and carry no request, counted on their way to Pingora.
+//! Frames of HTTP/2 that cost more than they say, counted on their way to Pingora.
 //!
-//! Settings, pings and priorities cost a sender a dozen bytes, and us a few microseconds each and perhaps an answer; no
-//! library bounds how many may come. One connection that sends nothing else keeps a thread busy, and everybody on that
-//! thread waiting. So a connection has a number of them in a time, far above what any client needs, and is ended beyond.
-//! Frames that open, reset or continue streams are bounded where streams are known (Pingora, the h2 crate).
+//! Settings, pings and priorities carry no request: they cost a sender a dozen bytes, and us a few microseconds each and
+//! perhaps an answer; no library bounds how many may come. So it is with bodies that come in crumbs: sixteen hundred
+//! frames of a byte fit into one read, and whoever else is served by that thread waits until all of them are taken apart,
+//! also when their streams are reset already. So a connection has a number of either in a time, far above what any client
+//! needs, and is ended beyond, before what piled up is looked at. Frames that open, reset or continue streams are bounded
+//! where streams are known (Pingora, the h2 crate).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::tally::Tally;
 use crate::clock::{Clock, Moment};
 
-/// Such frames in one [`PERIOD`]. Browsers send a few settings and priorities at the start, and a ping now and then.
-const FRAMES_MAX: u32 = 1000;
+/// Frames without a request in one [`PERIOD`]. Browsers send a few settings and priorities at the start, and a ping now
+/// and then.
+const IDLE_MAX: u32 = 1000;
+
+/// Crumbs in one [`PERIOD`], beyond those that were paid for: all in one read, they take half a millisecond.
+const CRUMBS_MAX: u32 = 256;
+
+/// A frame of a body that is shorter is a crumb. Those who stream send lines of a table, or what a read gave them.
+const CRUMB_BYTES: u32 = 32;
+
+/// Crumbs that come with each request: a short body, its end in a frame of its own, and one more.
+const CRUMBS_EACH: u32 = 3;
+
+/// A frame of a body that is as long pays for a crumb: whoever cuts a file into frames has a rest each time.
+const PAYING_BYTES: u32 = 1024;
 
 const PERIOD: Duration = Duration::from_secs(10);
 
@@ -24,13 +41,22 @@ const HEAD_BYTES: usize = 9;
 #[derive(Debug)]
 pub(super) struct Frames {
     clock: Clock,
+    tally: Arc<Tally>,
     /// Bytes until the next head.
     skip: u64,
     head: [u8; HEAD_BYTES],
     known: usize,
-    /// Since when, and how many.
+    idle: Account,
+    /// `None`: of a proxy, which carries the bodies of many as they came.
+    crumbs: Option<Account>,
+}
+
+/// What is left of one kind of frames.
+#[derive(Debug)]
+struct Account {
+    max: u32,
+    left: u32,
     since: Moment,
-    count: u32,
 }
 
 /// More than anybody needs.
@@ -38,15 +64,17 @@ pub(super) struct Frames {
 pub(super) struct Flood;
 
 impl Frames {
-    /// The start of a connection, its preface included.
-    pub(super) fn new(clock: &Clock) -> Self {
+    /// The start of a connection, its preface included, whose end is told to `tally`; `is_proxy`: it carries many clients.
+    pub(super) fn new(clock: &Clock, tally: &Arc<Tally>, is_proxy: bool) -> Self {
+        let since = clock.moment();
         Frames {
-            since: clock.moment(),
             clock: clock.clone(),
+            tally: Arc::clone(tally),
             skip: PREFACE_BYTES,
             head: [0; HEAD_BYTES],
             known: 0,
-            count: 0,
+            idle: Account::new(IDLE_MAX, since),
+            crumbs: (!is_proxy).then(|| Account::new(CRUMBS_MAX, since)),
         }
     }
 
@@ -70,27 +98,50 @@ impl Frames {
             if self.known == HEAD_BYTES {
                 self.known = 0;
                 let [a, b, c, kind, ..] = self.head;
-                self.skip = u64::from(u32::from_be_bytes([0, a, b, c]));
-                self.count(kind)?;
+                let length = u32::from_be_bytes([0, a, b, c]);
+                self.skip = u64::from(length);
+                if self.count(kind, length).is_err() {
+                    self.tally.flooded();
+                    return Err(Flood);
+                }
             }
         }
     }
 
-    fn count(&mut self, kind: u8) -> Result<(), Flood> {
-        // DATA, HEADERS, RST_STREAM, WINDOW_UPDATE, CONTINUATION.
-        if matches!(kind, 0 | 1 | 3 | 8 | 9) {
-            return Ok(());
+    fn count(&mut self, kind: u8, length: u32) -> Result<(), Flood> {
+        match (kind, &mut self.crumbs) {
+            // DATA.
+            (0, Some(crumbs)) if length < CRUMB_BYTES => crumbs.spend(&self.clock),
+            (0, Some(crumbs)) if length >= PAYING_BYTES => crumbs.earn(1),
+            // HEADERS.
+            (1, Some(crumbs)) => crumbs.earn(CRUMBS_EACH),
+            // And RST_STREAM, WINDOW_UPDATE, CONTINUATION.
+            (0 | 1 | 3 | 8 | 9, _) => Ok(()),
+            _ => self.idle.spend(&self.clock),
         }
-        self.count = self.count.saturating_add(1);
-        if self.count <= FRAMES_MAX {
-            return Ok(());
+    }
+}
+
+impl Account {
+    fn new(max: u32, since: Moment) -> Self {
+        Account { max, left: max, since }
+    }
+
+    fn earn(&mut self, frames: u32) -> Result<(), Flood> {
+        self.left = self.left.saturating_add(frames).min(self.max);
+        Ok(())
+    }
+
+    fn spend(&mut self, clock: &Clock) -> Result<(), Flood> {
+        if self.left == 0 {
+            // The clock is read once in hundreds of frames.
+            let now = clock.moment();
+            if now.since(self.since) < PERIOD {
+                return Err(Flood);
+            }
+            (self.since, self.left) = (now, self.max);
         }
-        // The clock is read once in a thousand frames.
-        let now = self.clock.moment();
-        if now.since(self.since) < PERIOD {
-            return Err(Flood);
-        }
-        (self.since, self.count) = (now, 1);
+        self.left = self.left.saturating_sub(1);
         Ok(())
     }
 }
@@ -101,6 +152,12 @@ mod tests {
     use crate::clock::{ManualClock, UnixMillis};
 
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    fn frames(clock: &Clock, is_proxy: bool) -> Frames {
+        let mut frames = Frames::new(clock, &Tally::new(1), is_proxy);
+        frames.read(PREFACE).unwrap();
+        frames
+    }
 
     fn frame(kind: u8, length: u32) -> Vec<u8> {
         let mut frame = length.to_be_bytes()[1..].to_vec();
@@ -116,7 +173,8 @@ mod tests {
         let pings = frame(6, 8).repeat(1001);
         let pings = [PREFACE, &frame(0, 5000), &pings].concat();
         for cut in [1, 7, 9, 100, 4096, pings.len()] {
-            let mut frames = Frames::new(&ManualClock::at(UnixMillis(0)).clock());
+            let tally = Tally::new(1);
+            let mut frames = Frames::new(&ManualClock::at(UnixMillis(0)).clock(), &tally, false);
             let read: Vec<_> = pings.chunks(cut).map(|piece| frames.read(piece)).collect();
             // The last frame's head tells, 17 bytes before the end at most.
             let seen = read.iter().position(Result::is_err).expect("a flood");
@@ -124,6 +182,7 @@ mod tests {
                 seen.saturating_add(1).saturating_mul(cut) >= pings.len() - 17,
                 "{cut}: {seen}"
             );
+            assert!(tally.is_flooded());
         }
     }
 
@@ -131,19 +190,58 @@ mod tests {
     fn requests_and_time_cost_nothing() {
         // A connection that lives for days pings all the time, and one that is busy opens streams without end.
         let manual = ManualClock::at(UnixMillis(0));
-        let mut frames = Frames::new(&manual.clock());
-        frames.read(PREFACE).unwrap();
+        let mut busy = frames(&manual.clock(), false);
         for kind in [0, 1, 3, 8, 9] {
-            frames.read(&frame(kind, 100).repeat(5000)).unwrap();
+            busy.read(&frame(kind, 100).repeat(5000)).unwrap();
         }
         for _ in 0..5000 {
             manual.advance(Duration::from_millis(20));
-            frames.read(&frame(6, 8)).unwrap();
+            busy.read(&frame(6, 8)).unwrap();
         }
         for kind in [2, 4, 5, 7, 10, 255] {
-            let mut frames = Frames::new(&manual.clock());
-            frames.read(PREFACE).unwrap();
-            assert_eq!(frames.read(&frame(kind, 4).repeat(1001)), Err(Flood), "{kind}");
+            let mut idle = frames(&manual.clock(), true);
+            assert_eq!(idle.read(&frame(kind, 4).repeat(1001)), Err(Flood), "{kind}");
         }
+    }
+
+    #[test]
+    fn bodies_in_crumbs_are_a_flood_and_what_libraries_send_is_none() {
+        // One client that sends its bodies by the byte takes the thread from everybody; one that is taken for it though it
+        // only ends each short body with an empty frame loses its events.
+        let manual = ManualClock::at(UnixMillis(0));
+        let clock = manual.clock();
+        for length in [0, 1, 31] {
+            let mut crumbs = frames(&clock, false);
+            crumbs.read(&frame(0, length).repeat(256)).unwrap();
+            assert_eq!(crumbs.read(&frame(0, length)), Err(Flood), "{length}");
+        }
+        let genuine = [
+            (
+                "short bodies and their ends",
+                [frame(1, 50), frame(0, 2), frame(0, 0)].concat(),
+            ),
+            (
+                "a file in pieces with a rest",
+                [frame(0, 16_384), frame(0, 16)].concat(),
+            ),
+            ("lines of a table", frame(0, 32)),
+        ];
+        for (name, piece) in genuine {
+            assert_eq!(frames(&clock, false).read(&piece.repeat(5000)), Ok(()), "{name}");
+        }
+        let mut drips = frames(&clock, false);
+        for _ in 0..5000 {
+            manual.advance(Duration::from_millis(40));
+            drips.read(&frame(0, 1)).unwrap();
+        }
+        assert_eq!(
+            frames(&clock, true).read(&frame(0, 1).repeat(5000)),
+            Ok(()),
+            "a proxy's"
+        );
+        let paid = [frame(1, 50).repeat(100), frame(0, 5000).repeat(1000)].concat();
+        let mut rich = frames(&clock, false);
+        rich.read(&paid).unwrap();
+        assert_eq!(rich.read(&frame(0, 1).repeat(257)), Err(Flood), "nothing is saved up");
     }
 }

@@ -26,6 +26,7 @@ use super::tally::Tally;
 use crate::clock::{Moment, within};
 use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
 use crate::http1::{Broken, Chunks, READ_BYTES, read_some};
+use crate::observe::metrics::Turned;
 
 /// How HTTP/2 begins, with and without TLS (RFC 9113 section 3.4). Its first part looks like a head.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -111,7 +112,6 @@ impl Ingress {
             Head::Http2(preface) => {
                 drop(active);
                 connection.unread(&preface);
-                connection.count(Frames::new(self.guard.shared().clock()));
                 Box::pin(self.proxied(connection, stopping)).await;
                 None
             }
@@ -159,6 +159,9 @@ impl Ingress {
     async fn proxied(&self, mut connection: Box<Connection>, stopping: &ShutdownWatch) {
         let tally = Tally::new(self.settings.requests_max);
         connection.tally(&tally);
+        let shared = self.guard.shared();
+        let is_proxy = self.guard.rules().trusts(connection.client().ip().to_canonical());
+        connection.count(Frames::new(shared.clock(), &tally, is_proxy));
         let watch = tally.watch();
         let served = async {
             let mut again: Option<Stream> = Some(connection);
@@ -169,6 +172,9 @@ impl Ingress {
         tokio::select! {
             () = served => {}
             () = tally.ended(stopping) => {}
+        }
+        if tally.is_flooded() {
+            shared.metrics().connection_turned_away(Turned::Flood);
         }
     }
 }

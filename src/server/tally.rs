@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use pingora_core::protocols::http::ServerSession;
@@ -16,10 +16,12 @@ use tokio::sync::watch;
 /// How long requests that were under way may take once the connection is told to end.
 const FAREWELL: Duration = Duration::from_secs(120);
 
-/// The requests of one connection.
+/// The requests of one connection, and how it ended.
+#[derive(Debug)]
 pub(super) struct Tally {
     left: AtomicU32,
     over: watch::Sender<bool>,
+    flooded: AtomicBool,
 }
 
 impl Tally {
@@ -28,6 +30,7 @@ impl Tally {
         Arc::new(Tally {
             left: AtomicU32::new(requests_max),
             over: watch::Sender::new(false),
+            flooded: AtomicBool::new(false),
         })
     }
 
@@ -41,6 +44,16 @@ impl Tally {
         if tally.left.fetch_sub(1, Ordering::Relaxed) <= 1 {
             tally.end();
         }
+    }
+
+    /// The connection is ended for its frames.
+    pub(super) fn flooded(&self) {
+        self.flooded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection was ended for its frames.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
     }
 
     /// Ends the connection in order.

@@ -2,6 +2,7 @@
 //! translation.
 
 mod conformance;
+mod crumbs;
 mod floods;
 mod frames;
 

@@ -127,7 +127,7 @@ pub enum Watched {
     LogLinesDropped,
 }
 
-/// Why a connection was closed before its first request, for `hookward_connections_turned_away_total`.
+/// Why a connection was closed before its first request, or for what it sent instead of requests, for `hookward_connections_turned_away_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turned {
     /// The process has as many connections as it may.
@@ -142,17 +142,20 @@ pub enum Turned {
     Handshake,
     /// All of that took too long.
     TooSlow,
+    /// Frames of HTTP/2 beyond number that carry nothing, or hardly anything.
+    Flood,
 }
 
 impl Turned {
     /// Every reason, in the order of the counters.
-    pub(super) const ALL: [Turned; 6] = [
+    pub(super) const ALL: [Turned; 7] = [
         Turned::Full,
         Turned::ClientFull,
         Turned::Stranger,
         Turned::ProxyHeader,
         Turned::Handshake,
         Turned::TooSlow,
+        Turned::Flood,
     ];
 
     /// The label.
@@ -164,6 +167,7 @@ impl Turned {
             Turned::ProxyHeader => "proxy_header",
             Turned::Handshake => "handshake",
             Turned::TooSlow => "too_slow",
+            Turned::Flood => "flood",
         }
     }
 }
