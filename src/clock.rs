@@ -6,8 +6,8 @@
 //! window nor stalls a limit.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -133,6 +133,56 @@ pub(crate) async fn within<F: Future>(patience: Duration, future: F) -> Result<F
     }
 }
 
+/// A bound on one wait after the other, each nearly always over long before. Its timer is set once and looked at when it
+/// goes off, not set anew for each wait.
+#[derive(Default)]
+pub(crate) struct Alarm(Option<Timer>);
+
+/// A timer that is set.
+struct Timer {
+    goes_off: Instant,
+    /// Pingora's, which belongs to no runtime in particular: whoever waits next may be on another thread.
+    wait: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Timer {
+    fn set(until: Instant) -> Self {
+        let patience = until.saturating_duration_since(Instant::now());
+        Timer {
+            goes_off: until,
+            wait: Box::pin(async move { drop(pingora_timeout::timeout(patience, pending::<()>()).await) }),
+        }
+    }
+}
+
+impl Alarm {
+    /// Waits for `future` at most for `patience`.
+    pub(crate) async fn within<F: Future>(&mut self, patience: Duration, future: F) -> Result<F::Output, Elapsed> {
+        let mut future = pin!(future);
+        let mut deadline = None;
+        poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(output));
+            }
+            let until = *deadline.get_or_insert_with(|| Instant::now() + patience);
+            let timer = self.0.get_or_insert_with(|| Timer::set(until));
+            if timer.goes_off > until {
+                *timer = Timer::set(until);
+            }
+            while timer.wait.as_mut().poll(context).is_ready() {
+                if timer.goes_off >= until {
+                    self.0 = None;
+                    return Poll::Ready(Err(Elapsed));
+                }
+                // It was an earlier wait's.
+                *timer = Timer::set(until);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
 fn system_wall() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
@@ -226,6 +276,37 @@ mod tests {
             manual.advance(Duration::from_secs(1));
         }
         sleeper.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_alarm_goes_off_when_the_wait_at_hand_is_over() {
+        // One that went off with the wait before would end a connection in the middle of a request; one that waited for
+        // the longer wait before would keep it.
+        let mut alarm = Alarm::default();
+        let mut waits = async |patience, is_over: bool| {
+            let patience = Duration::from_millis(patience);
+            let started = Instant::now();
+            let needed = async {
+                // Once pending, so that the timer is looked at.
+                tokio::task::yield_now().await;
+                if !is_over {
+                    pending::<()>().await;
+                }
+            };
+            let in_time = alarm.within(patience, needed).await.is_ok();
+            (in_time, started.elapsed() >= patience)
+        };
+        assert_eq!(waits(60_000, true).await, (true, false));
+        assert_eq!(waits(30, false).await, (false, true), "the wait before was longer");
+        assert_eq!(waits(30, false).await, (false, true), "the timer before has gone off");
+        assert_eq!(waits(30, true).await, (true, false));
+        assert_eq!(
+            waits(90, false).await,
+            (false, true),
+            "the timer before goes off earlier"
+        );
+        assert_eq!(waits(60_000, true).await, (true, false));
+        assert_eq!(waits(0, false).await, (false, true));
     }
 
     #[test]

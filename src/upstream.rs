@@ -20,10 +20,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pingora_core::ErrorType;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 
-use crate::clock::{Clock, Moment};
+use crate::clock::{Alarm, Clock, Moment};
 use crate::observe::metrics::{Attempt, UpstreamMetrics};
 
 pub use answer::Answer;
@@ -97,7 +98,12 @@ pub struct Upstream {
     connector: Connector,
     metrics: Arc<UpstreamMetrics>,
     clock: Clock,
+    /// Of exchanges that are over, for the next ones.
+    alarms: Mutex<Vec<Alarm>>,
 }
+
+/// More alarms than this are not kept: as many exchanges go on at once in a busy process.
+const ALARMS_MAX: usize = 256;
 
 impl Upstream {
     /// Makes the upstream; servers given by address are ready at once, host names after [`resolve`].
@@ -113,6 +119,7 @@ impl Upstream {
             connector: connector.clone(),
             metrics,
             clock: clock.clone(),
+            alarms: Mutex::default(),
         }
     }
 
@@ -134,8 +141,10 @@ impl Upstream {
     pub async fn send(&self, request: &Request, started: Moment, tries: &mut Tries) -> Result<Answer, SendError> {
         // Pinned in place: the future is large, and would be moved into the timeout.
         let exchange = std::pin::pin!(self.exchange(request, started, tries));
-        let sent = pingora_timeout::timeout(self.settings.timeout, exchange).await;
+        let mut alarm = self.alarms.lock().pop().unwrap_or_default();
+        let sent = alarm.within(self.settings.timeout, exchange).await;
         let sent = sent.unwrap_or(Err(SendError::Timeout));
+        self.spare(alarm);
         if let Err(problem) = &sent {
             if let Some(attempt) = problem.attempt() {
                 self.metrics.attempted(attempt);
@@ -143,6 +152,14 @@ impl Upstream {
             self.metrics.took(self.clock.moment().since(started));
         }
         sent
+    }
+
+    /// Keeps an alarm for another exchange.
+    fn spare(&self, alarm: Alarm) {
+        let mut alarms = self.alarms.lock();
+        if alarms.len() < ALARMS_MAX {
+            alarms.push(alarm);
+        }
     }
 
     /// The servers in turn, for the pass-through to try.

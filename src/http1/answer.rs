@@ -4,6 +4,8 @@
 //! What decides where the answer ends has one meaning all the same (RFC 9112 section 6.3), and no line holds a byte
 //! that would be a line end to somebody else: its lines are passed on.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -15,11 +17,15 @@ pub const HEAD_BYTES_MAX: usize = 256 * 1024;
 /// More header lines than this are no answer.
 const HEADERS_MAX: usize = 256;
 
+/// Room for header lines, more than most answers have.
+const FIELDS_ROOM: usize = 16;
+
 /// The head of an answer, and what it says about the rest.
 #[derive(Clone, Debug)]
 pub struct AnswerHead {
-    /// The header lines and the empty line behind them.
-    lines: Bytes,
+    bytes: Bytes,
+    /// Where in `bytes` names and values are, the latter less the white space around them.
+    fields: Vec<(Range<usize>, Range<usize>)>,
     /// The status.
     pub status: StatusCode,
     /// How the body ends.
@@ -76,23 +82,22 @@ impl AnswerHead {
         let mut lines = Lines(raw);
         let (status, is_11) = lines
             .next()
-            .flatten()
             .and_then(status_line)
             .ok_or(BadAnswer("its first line is no status line"))?;
-        let fields = raw.slice_ref(lines.0);
         let mut said = Said::default();
-        for (count, line) in lines.enumerate() {
-            if count == HEADERS_MAX {
+        let mut fields = Vec::with_capacity(FIELDS_ROOM);
+        for line in lines {
+            if fields.len() == HEADERS_MAX {
                 return Err(BadAnswer("it has too many header lines"));
             }
-            let (name, value) = line
-                .and_then(header_line)
-                .ok_or(BadAnswer("a header line of it is none"))?;
+            let (name, value, _) = header_line(line).ok_or(BadAnswer("a header line of it is none"))?;
             said.note(name, value)?;
+            fields.push((place(raw, name), place(raw, value)));
         }
         let without_body = bodiless || status.is_informational() || matches!(status.as_u16(), 204 | 304);
         Ok(AnswerHead {
-            lines: fields,
+            bytes: raw.clone(),
+            fields,
             status,
             framing: match said {
                 _ if without_body => Framing::Bodiless,
@@ -113,7 +118,10 @@ impl AnswerHead {
 
     /// The header lines as names and values, in order, less the white space around values.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        Lines(&self.lines).map_while(|line| header_line(line?))
+        let part = |place: &Range<usize>| self.bytes.get(place.clone());
+        self.fields
+            .iter()
+            .filter_map(move |(name, value)| Some((part(name)?, part(value)?)))
     }
 
     /// The value of a header, if it stands there exactly once.
@@ -126,11 +134,17 @@ impl AnswerHead {
     }
 }
 
-/// Lines up to the empty one; `None` for a line with a CR or NUL inside.
+/// Where in `whole` the slice `part` of it begins and ends.
+fn place(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let begin = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
+    begin..begin.saturating_add(part.len())
+}
+
+/// Lines up to the empty one.
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
-    type Item = Option<&'a [u8]>;
+    type Item = &'a [u8];
 
     fn next(&mut self) -> Option<Self::Item> {
         let (line, rest) = self.0.split_at_checked(memchr::memchr(b'\n', self.0)?)?;
@@ -140,7 +154,7 @@ impl<'a> Iterator for Lines<'a> {
             self.0 = b"";
             return None;
         }
-        Some(memchr::memchr2(b'\r', 0, line).is_none().then_some(line))
+        Some(line)
     }
 }
 
@@ -175,7 +189,7 @@ fn status_line(line: &[u8]) -> Option<(StatusCode, bool)> {
         _ => return None,
     };
     let (status, reason) = rest.split_at_checked(3)?;
-    if !reason.is_empty() && !reason.starts_with(b" ") {
+    if !(reason.is_empty() || reason.starts_with(b" ")) || memchr::memchr2(b'\r', 0, reason).is_some() {
         return None;
     }
     Some((StatusCode::from_bytes(status).ok()?, is_11))

@@ -10,7 +10,7 @@ pub const HEADERS_MAX: usize = 100;
 const TARGET_BYTES_MAX: usize = 65_534;
 
 /// What a head that was let pass says about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Framed<'a> {
     /// The method, a token.
     pub method: &'a str,
@@ -26,17 +26,12 @@ pub struct Framed<'a> {
     pub chunked: bool,
     /// Whether some name has a character that is neither letter, digit nor dash.
     pub has_odd_names: bool,
-    /// The header lines.
-    lines: &'a [u8],
+    /// The header lines as names and values, in order, less the white space around values.
+    pub fields: Vec<(&'a [u8], &'a [u8])>,
 }
 
-impl<'a> Framed<'a> {
-    /// The header lines as names and values, in order, less the white space around values.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let fields = Lines(self.lines).map_while(|line| split(line?));
-        fields.map(|(name, value)| (name, value.trim_ascii()))
-    }
-}
+/// Room for header lines, more than providers send.
+const FIELDS_ROOM: usize = 24;
 
 /// Judges the raw head of an HTTP/1 request: request line, header lines and the empty line, all bytes of it.
 ///
@@ -51,13 +46,16 @@ pub fn judge(raw: &[u8]) -> Option<Framed<'_>> {
     let raw = raw.strip_suffix(b"\r\n\r\n").filter(|raw| !raw.ends_with(b"\r\n"))?;
     let mut lines = Lines(raw);
     let (method, target, version) = request_line(lines.next()??)?;
-    let rest = lines.0;
     let mut framing = Framing::default();
-    let mut count = 0_usize;
+    let mut fields = Vec::with_capacity(FIELDS_ROOM);
     for line in lines {
-        count = count.checked_add(1).filter(|count| *count <= HEADERS_MAX)?;
-        let (name, value) = header_line(line?)?;
+        let (name, value, is_odd) = header_line(line?)?;
         framing.note(name, value)?;
+        framing.has_odd_names |= is_odd;
+        if fields.len() == HEADERS_MAX {
+            return None;
+        }
+        fields.push((name, value));
     }
     framing.judge(version)?;
     Some(Framed {
@@ -68,11 +66,12 @@ pub fn judge(raw: &[u8]) -> Option<Framed<'_>> {
         length: framing.length,
         chunked: framing.chunked,
         has_odd_names: framing.has_odd_names,
-        lines: rest,
+        fields,
     })
 }
 
-/// Lines between CRLFs; `None` for a line that holds a CR, LF or NUL of its own.
+/// Lines between CRLFs; `None` for a line that holds a CR of its own. An LF or NUL inside of one has no place in either
+/// kind of line, and is found there.
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
@@ -82,7 +81,7 @@ impl<'a> Iterator for Lines<'a> {
         if self.0.is_empty() {
             return None;
         }
-        let end = memchr::memchr3(b'\r', b'\n', 0, self.0);
+        let end = memchr::memchr(b'\r', self.0);
         let (line, rest) = match end {
             None => (self.0, &b""[..]),
             Some(end) => match self.0.split_at_checked(end) {
@@ -165,33 +164,28 @@ pub fn is_authority(host: &[u8]) -> bool {
     valid && !name.is_empty() && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }
 
-/// Name and value of a header line, with the white space around the value.
-fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = memchr::memchr(b':', line)?;
-    let (name, value) = line.split_at_checked(colon)?;
-    Some((name, value.get(1..)?))
-}
-
-/// Name and value of a header line in which every byte has its place.
-pub(super) fn header_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (name, value) = split(line)?;
+/// Name and value of a header line in which every byte has its place, and whether the name [is odd](is_odd).
+pub(super) fn header_line(line: &[u8]) -> Option<(&[u8], &[u8], bool)> {
+    let (name, rest) = line.split_at_checked(memchr::memchr(b':', line)?)?;
+    let value = rest.get(1..)?;
+    // A space in front of the name (folding) or of the colon is no token character.
+    let kinds = kinds(name);
     // Summed up rather than stopped at: the common value has none, and this way many bytes are looked at together.
     let control = value
         .iter()
         .fold(false, |any, b| any | ((*b < b' ' && *b != b'\t') | (*b == 0x7f)));
-    // A space in front of the name (folding) or of the colon is no token character.
-    (is_name(name) && !control).then(|| (name, value.trim_ascii()))
+    let is_right = !name.is_empty() && kinds & NO_TOKEN == 0 && !control;
+    is_right.then(|| (name, value.trim_ascii(), kinds & ODD != 0))
 }
 
 /// Whether `name` can be the name of a header: a token, and not empty.
 pub fn is_name(name: &[u8]) -> bool {
-    // Summed up rather than stopped at, here and below: names are short, and nearly always tokens.
-    !name.is_empty() && name.iter().fold(0, |all, b| all | kind(*b)) & NO_TOKEN == 0
+    !name.is_empty() && kinds(name) & NO_TOKEN == 0
 }
 
 /// Whether a name has a character that is neither letter, digit nor dash, which some interfaces turn into a dash's own.
 pub fn is_odd(name: &[u8]) -> bool {
-    name.iter().fold(0, |all, b| all | kind(*b)) & (ODD | NO_TOKEN) != 0
+    kinds(name) & (ODD | NO_TOKEN) != 0
 }
 
 /// RFC 9110 section 5.6.2.
@@ -204,6 +198,11 @@ const ODD: u8 = 1;
 
 /// No character of a token.
 const NO_TOKEN: u8 = 2;
+
+/// The kinds of all characters of `name`. Summed up rather than stopped at: names are short, and nearly always tokens.
+fn kinds(name: &[u8]) -> u8 {
+    name.iter().fold(0, |all, b| all | kind(*b))
+}
 
 fn kind(b: u8) -> u8 {
     const KINDS: [u8; 256] = {
@@ -237,7 +236,6 @@ struct Framing<'a> {
 
 impl<'a> Framing<'a> {
     fn note(&mut self, name: &[u8], value: &'a [u8]) -> Option<()> {
-        self.has_odd_names |= is_odd(name);
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             14 if is(b"content-length") => {
@@ -283,5 +281,5 @@ pub(super) fn is_harmless_trailer(line: &[u8]) -> bool {
         !is_framing_look_alike(name) && !names.iter().any(|known| name.eq_ignore_ascii_case(known))
     };
     let fields = Lines(line).next().flatten().and_then(header_line);
-    fields.is_some_and(|(name, _)| harmless(name))
+    fields.is_some_and(|(name, ..)| harmless(name))
 }

@@ -23,7 +23,7 @@ use super::proxy::Gateway;
 use super::session::{Body, Session};
 use super::strain::Strain;
 use super::tally::Tally;
-use crate::clock::{Moment, within};
+use crate::clock::{Alarm, Moment, within};
 use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
 use crate::http1::{Broken, Chunks, READ_BYTES, read_some};
 use crate::observe::metrics::Turned;
@@ -56,7 +56,8 @@ impl Ingress {
     /// Serves a connection to its end.
     pub(super) async fn serve(&self, mut connection: Box<Connection>, mut stopping: ShutdownWatch) {
         let mut left = self.settings.requests_max;
-        while let Some((head, active)) = self.read_head(&mut connection, left, &mut stopping).await {
+        let mut alarm = Alarm::default();
+        while let Some((head, active)) = self.read_head(&mut connection, left, &mut alarm, &mut stopping).await {
             let Some(next) = self.serve_one(connection, head, active, left, &stopping).await else {
                 return;
             };
@@ -210,6 +211,7 @@ impl Ingress {
         &self,
         stream: &mut Connection,
         left: u32,
+        alarm: &mut Alarm,
         stopping: &mut ShutdownWatch,
     ) -> Option<(Head, Active)> {
         let first = left == self.settings.requests_max;
@@ -222,7 +224,7 @@ impl Ingress {
         };
         let arrived = tokio::select! {
             biased;
-            arrived = pingora_timeout::timeout(patience, read_some(stream, &mut bytes, READ_BYTES)) => arrived,
+            arrived = alarm.within(patience, read_some(stream, &mut bytes, READ_BYTES)) => arrived,
             // An idle connection ends with the service.
             _ = stopping.wait_for(|stopping| *stopping) => return None,
         };
