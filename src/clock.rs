@@ -138,6 +138,9 @@ pub(crate) async fn within<F: Future>(patience: Duration, future: F) -> Result<F
 #[derive(Default)]
 pub(crate) struct Alarm(Option<Timer>);
 
+/// What can be added to any time without an end of it.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A timer that is set.
 struct Timer {
     goes_off: Instant,
@@ -156,7 +159,7 @@ impl Timer {
 }
 
 impl Alarm {
-    /// Waits for `future` at most for `patience`.
+    /// Waits for `future` at most for `patience`, or a year.
     pub(crate) async fn within<F: Future>(&mut self, patience: Duration, future: F) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
         let mut deadline = None;
@@ -164,7 +167,7 @@ impl Alarm {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
             }
-            let until = *deadline.get_or_insert_with(|| Instant::now() + patience);
+            let until = *deadline.get_or_insert_with(|| Instant::now() + patience.min(YEAR));
             let timer = self.0.get_or_insert_with(|| Timer::set(until));
             if timer.goes_off > until {
                 *timer = Timer::set(until);

@@ -64,7 +64,7 @@ impl Request {
     /// # Errors
     /// [`Reason::BadFraming`], for what a judged head does not hold.
     pub(crate) fn of_http1(raw: &Bytes, framed: &Framed<'_>) -> Result<Self, Reason> {
-        let mut headers = HeaderMap::with_capacity(framed.fields.len());
+        let mut headers = HeaderMap::with_capacity(HEADERS_ROOM);
         for (name, value) in &framed.fields {
             let name = names::name(name).ok_or(Reason::BadFraming)?;
             let value = HeaderValue::from_maybe_shared(raw.slice_ref(value)).map_err(|_| Reason::BadFraming)?;
@@ -121,6 +121,9 @@ impl Request {
         self.method == Method::HEAD
     }
 }
+
+/// Room for headers, more than providers send: a map that is nearly full is slow to ask.
+const HEADERS_ROOM: usize = 24;
 
 /// What the steps need to know about who sent a request.
 #[derive(Debug)]

@@ -186,16 +186,7 @@ pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
         19 => &[b"proxy-authorization"],
         _ => return false,
     };
-    // The first letter tells nearly all others of the same length apart.
-    let begins = |known: &[u8]| {
-        known
-            .first()
-            .zip(name.first())
-            .is_some_and(|(k, n)| k.eq_ignore_ascii_case(n))
-    };
-    known
-        .iter()
-        .any(|known| begins(known) && name.eq_ignore_ascii_case(known))
+    known.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Names that only the gateway may write, in any spelling that an upstream may take for them: CGI-like interfaces
