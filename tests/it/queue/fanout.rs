@@ -117,6 +117,7 @@ async fn one_dead_and_one_slow_destination_among_fifty_slow_nobody_down() {
     // No time passes: whoever had to wait for the dead or the slow one would never get its events.
     gateway.comes_to("delivered", 480).await;
     assert!(others.iter().all(|upstream| upstream.count() == 10));
+    slow.reached(2).await;
     assert_eq!(slow.count(), 2, "no more at a time than configured");
     slow.release(100);
     gateway.comes_to("delivered", 490).await;
