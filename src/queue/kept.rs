@@ -1,8 +1,9 @@
 //! An event as it is kept: everything that an attempt needs, owned, and its form on disk.
 //!
 //! Made from an [`Event`] by the gateway, written and read back by engines, turned into a request by the worker. The
-//! form is a list of fields, each with its length in front, under a version; every engine writes the same. A digest
-//! over head and body goes with it: what does not have it any more is not handed out.
+//! form is a list of fields, each with its length in front, under a version; every engine writes the same. A checksum
+//! over head and body goes with it: what does not have it any more is not handed out. It is there against what disks do;
+//! who can write the file could write another checksum, too, or another digest of whatever length.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -132,7 +133,16 @@ impl KeptEvent {
     }
 
     /// What goes with `head` and `body` to tell whether they are still themselves.
-    pub(in crate::queue) fn digest(head: &[u8], body: &[u8]) -> [u8; 32] {
+    pub(in crate::queue) fn checksum(head: &[u8], body: &[u8]) -> [u8; 4] {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&(head.len() as u64).to_be_bytes());
+        sum.update(head);
+        sum.update(body);
+        sum.finalize().to_be_bytes()
+    }
+
+    /// What stood in the checksum's place once: events that wait for longer than an update are read all the same.
+    fn digest(head: &[u8], body: &[u8]) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update((head.len() as u64).to_be_bytes());
         hash.update(head);
@@ -143,9 +153,13 @@ impl KeptEvent {
     /// Reads back what [`head`](Self::head) wrote.
     ///
     /// # Errors
-    /// [`QueueError::Damaged`] when the bytes are not those of `digest`, or of no form known.
-    pub(in crate::queue) fn read(head: &[u8], body: Bytes, digest: &[u8]) -> Result<Self, QueueError> {
-        match KeptEvent::digest(head, &body).as_slice() == digest {
+    /// [`QueueError::Damaged`] when the bytes are not those of `sum`, or of no form known.
+    pub(in crate::queue) fn read(head: &[u8], body: Bytes, sum: &[u8]) -> Result<Self, QueueError> {
+        let is_itself = match sum.len() {
+            32 => KeptEvent::digest(head, &body).as_slice() == sum,
+            _ => KeptEvent::checksum(head, &body).as_slice() == sum,
+        };
+        match is_itself {
             true => parse(head, body).ok_or(QueueError::Damaged),
             false => Err(QueueError::Damaged),
         }
@@ -294,21 +308,21 @@ mod tests {
         // A failing disk, and the gateway panics at every start, or asks the backend for another path.
         let event = sample();
         let head = event.head();
-        let digest = KeptEvent::digest(&head, &event.body);
-        assert!(KeptEvent::read(&head, event.body.clone(), &digest).is_ok());
+        let sum = KeptEvent::checksum(&head, &event.body);
+        assert!(KeptEvent::read(&head, event.body.clone(), &sum).is_ok());
         for at in 0..head.len() {
             let mut altered = head.clone();
             altered[at] ^= 0x55;
             for wrong in [&head[..at], &altered] {
-                let read = KeptEvent::read(wrong, event.body.clone(), &digest);
+                let read = KeptEvent::read(wrong, event.body.clone(), &sum);
                 assert_eq!(read.unwrap_err(), QueueError::Damaged);
-                // Even with a digest that fits nothing panics.
-                let fitting = KeptEvent::digest(wrong, &event.body);
+                // Even with a checksum that fits nothing panics.
+                let fitting = KeptEvent::checksum(wrong, &event.body);
                 let _ = KeptEvent::read(wrong, event.body.clone(), &fitting);
             }
         }
         for body in ["", "bodx", "bodyy"] {
-            assert!(KeptEvent::read(&head, Bytes::from_static(body.as_bytes()), &digest).is_err());
+            assert!(KeptEvent::read(&head, Bytes::from_static(body.as_bytes()), &sum).is_err());
         }
         assert!(KeptEvent::read(&head, event.body, &[]).is_err());
     }
@@ -323,7 +337,24 @@ mod tests {
             \0\0\0\x17/webhooks/github?a=%20b\0\x01\0\0\0\x04push\x01\0\0\0\x0872d3162e\
             \x01\0\0\0\x0dhooks.example\0\0\0\x09192.0.2.7\x02";
         assert_eq!(head.escape_ascii().to_string(), expected.escape_ascii().to_string());
-        // A boundary that moves is another digest.
-        assert_ne!(KeptEvent::digest(b"head", b"body"), KeptEvent::digest(b"headb", b"ody"));
+        let sum = KeptEvent::checksum(b"head", b"body");
+        assert_eq!(u32::from_be_bytes(sum), 0x3e211bc9);
+        // A boundary that moves is another checksum.
+        assert_ne!(sum, KeptEvent::checksum(b"headb", b"ody"));
+    }
+
+    #[test]
+    fn what_waits_since_an_earlier_version_is_read_and_checked() {
+        // An update of the program, and a year's dead letters are damaged, or their damage is not seen.
+        let event = sample();
+        let head = event.head();
+        let digest = KeptEvent::digest(&head, &event.body);
+        assert!(KeptEvent::read(&head, event.body.clone(), &digest).is_ok());
+        let altered = KeptEvent::read(&head, Bytes::from_static(b"bodx"), &digest);
+        assert_eq!(altered.unwrap_err(), QueueError::Damaged);
+        let sum = KeptEvent::checksum(&head, &event.body);
+        for part in [&digest[..4], &[sum, sum].concat()] {
+            assert!(KeptEvent::read(&head, event.body.clone(), part).is_err());
+        }
     }
 }

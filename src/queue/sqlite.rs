@@ -2,7 +2,7 @@
 //!
 //! Publishing costs the writer two rows at the ends of their tables, leasing reads from the front, and neither depends
 //! on the backlog. A lease is in memory: a restart gives everything back at once, and no lease of a former life can
-//! end anything, since its token has another epoch. Bodies are checked against their digest whenever they are read,
+//! end anything, since its token has another epoch. Bodies are checked against their checksum whenever they are read,
 //! which the first attempt of an event that did not have to wait spares.
 
 use std::collections::HashMap;
@@ -82,7 +82,7 @@ impl SqliteQueue {
         on_commit: OnCommit,
     ) -> Result<(Arc<SqliteQueue>, Arc<SqliteReplay>), OpenError> {
         let version_1 = [schema::TABLES, REPLAY_TABLES].concat();
-        let opened = Opened::open(&settings.data, &[&version_1, schema::PAUSES])?;
+        let opened = Opened::open(&settings.data, &[&version_1, schema::PAUSES, schema::CHECKSUMS])?;
         let desk = open::desk(opened.db(), clock.clone(), settings.history)?;
         let desk = Arc::new(Mutex::new(desk));
         let replay = Restored::load(opened.db(), clock.clone(), settings.replay_entries_max)?;

@@ -1,6 +1,6 @@
 //! Publishing: the event, its deliveries and the end of its replay claim, in one transaction.
 //!
-//! Everything that takes time (the head's form, the digest) is done by the publisher before the writer sees the job.
+//! Everything that takes time (the head's form, the checksum) is done by the publisher before the writer sees the job.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) struct Publish {
     new: NewEvent,
     lanes: Vec<Lane>,
     head: Vec<u8>,
-    digest: [u8; 32],
+    checksum: [u8; 4],
     settlement: Option<Settlement>,
     told: oneshot::Sender<Result<Receipt, QueueError>>,
     id: u64,
@@ -37,13 +37,13 @@ impl Publish {
         told: oneshot::Sender<Result<Receipt, QueueError>>,
     ) -> Self {
         let head = new.event.head();
-        let digest = KeptEvent::digest(&head, &new.event.body);
+        let checksum = KeptEvent::checksum(&head, &new.event.body);
         Publish {
             desk: Arc::clone(desk),
             lanes: new.lanes().collect(),
             new,
             head,
-            digest,
+            checksum,
             settlement,
             told,
             id: 0,
@@ -63,7 +63,7 @@ impl Publish {
             event.body.len(),
             &event.event_type,
             &event.event_id,
-            self.digest.as_slice(),
+            self.checksum.as_slice(),
             &self.head,
             event.body.as_ref(),
         ))?;

@@ -9,7 +9,7 @@ use crate::database::scratch::Scratch;
 use crate::store::ReplayStore;
 
 /// The version that this program makes.
-const OURS: i64 = 2;
+const OURS: i64 = 3;
 
 fn file(scratch: &Scratch) -> rusqlite::Connection {
     std::fs::create_dir_all(scratch.dir()).unwrap();
