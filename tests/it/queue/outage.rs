@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use hookward::clock::UnixMillis;
 
-use crate::harness::{Act, Client, Event, Folder, Gateway, NOW, Queueing, Refusing, SECRET, Upstream, bare, request};
+use crate::harness::{
+    Act, Client, Event, Folder, Gateway, NOW, Queueing, Refusing, SECRET, Upstream, amount, bare, request,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -250,7 +252,7 @@ async fn poisonous_events_block_nobody() {
         .upstream("app", upstream.address, "concurrency: 2, breaker_failures: 1")
         .route("github", "github", "app", "");
     let gateway = Gateway::start(&conf.yaml()).await;
-    for n in 0..100 {
+    for n in 0..amount("HOOKWARD_POISONOUS", 100) {
         let mut poison = Event::of("github", &n.to_string());
         poison.body.extend_from_slice(b"poison");
         assert_eq!(send(&gateway, &poison.sign("github", "", NOW, SECRET)).await, 200);
