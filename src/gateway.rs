@@ -29,6 +29,7 @@ mod route;
 mod rules;
 mod shared;
 mod spend;
+mod strain;
 mod trail;
 mod verify;
 
@@ -68,6 +69,7 @@ pub(crate) use head::{Request, host};
 pub(crate) use respond::refuse_raw;
 pub(crate) use route::loosest as loosest_path;
 use rules::{Route, Way};
+pub(crate) use strain::Strain;
 
 /// Proves, limits, deduplicates and forwards webhooks: the corridor with its present rules.
 ///
@@ -208,12 +210,35 @@ impl Guard {
                 let written = respond::reply(exchange, request, &reply).await;
                 trail.wrote(outcome, reply.status, written);
             }
-            Err(refusal) => {
+            Err(mut refusal) => {
+                if let Some(wait) = refusal.retry_after {
+                    drop(trail.take_place());
+                    self.in_turn(request, exchange).await;
+                    refusal.retry_after = Some(self.shared.strain.later(wait));
+                }
                 let written = respond::refusal(exchange, request, refusal, trail.route(), rules).await;
                 trail.refused(refusal.reason, written);
             }
         }
         Handled::Answered
+    }
+
+    /// Waits until it is the turn of one more refusal. A stream of HTTP/2 shares its window with others: what is on its way
+    /// is read meanwhile.
+    async fn in_turn(&self, request: &Request, exchange: &mut impl Exchange) {
+        if self.shared.is_draining() {
+            return;
+        }
+        let body = async {
+            while request.version == Version::HTTP_2 && matches!(exchange.piece().await, Ok(Some(_))) {}
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            () = self.shared.strain.turn() => {}
+            () = self.shared.drain_over.notified() => {}
+            () = body => {}
+        }
     }
 
     /// Refuses a request that never walked the corridor, or left it for the pass-through and got no answer there. The

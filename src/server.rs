@@ -49,7 +49,6 @@ use ingress::Ingress;
 use listen::Door;
 use proxy::Gateway;
 use sample::Sample;
-use strain::Strain;
 
 pub(crate) use desk::Desk;
 pub use doors::DoorSettings;
@@ -192,7 +191,7 @@ impl Server {
         // While webhooks are drained, operators still ask whether the gateway is ready, and the last events are still
         // to arrive.
         let (end, ending) = watch::channel(false);
-        let strain = Strain::new(guard.shared().clock());
+        let strain = Arc::clone(&guard.shared().strain);
         let ingress = Arc::new(Ingress {
             settings: settings.ingress,
             strain: Arc::clone(&strain),
@@ -200,7 +199,7 @@ impl Server {
             proxy: Arc::new(proxy(guard, settings.ingress)),
         });
         let doors = Doors::new(settings.doors);
-        let mut services = vec![tokio::spawn(strain.watch())];
+        let mut services = vec![tokio::spawn(strain::watch(strain))];
         let mut certificates = Vec::new();
         for (listener, listen) in bound.listen.into_iter().zip(&settings.listen) {
             let own = listen.tls.as_ref().map(Certificates::read).transpose();

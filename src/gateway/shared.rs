@@ -16,6 +16,7 @@ use super::Active;
 use super::admit::{Bucket, Clients, Memory, Places, Unproven};
 use super::refusal::Reason;
 use super::register::Brought;
+use super::strain::Strain;
 use crate::clock::Clock;
 use crate::fetch::{Allowance, Fetcher, World};
 use crate::observe::metrics::{self, Build, RouteMetrics, Watched};
@@ -42,6 +43,8 @@ pub struct Shared {
     pub(crate) memory: Memory,
     /// Requests on their way, for the drain to wait for.
     pub(crate) active: Places,
+    /// Whether there is more to do than can be done.
+    pub(crate) strain: Arc<Strain>,
     /// Wakes everybody who has no answer yet when the time to drain is over.
     pub(crate) drain_over: Notify,
     draining: AtomicBool,
@@ -90,6 +93,7 @@ impl Shared {
             webhooks: Places::default(),
             memory,
             active: Places::default(),
+            strain: Strain::new(&clock),
             drain_over: Notify::new(),
             draining: AtomicBool::new(false),
             routes: Mutex::default(),

@@ -29,8 +29,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::frames::{Flood, Frames};
-use super::strain::{Patience, Strain};
+use super::strain::Patience;
 use super::tally::Tally;
+use crate::gateway::Strain;
 use crate::http1::{Broken, Chunks, poll_write_parts};
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.

@@ -21,10 +21,9 @@ use super::connection::Connection;
 use super::frames::Frames;
 use super::proxy::Gateway;
 use super::session::{Body, Session};
-use super::strain::Strain;
 use super::tally::Tally;
 use crate::clock::{Alarm, Moment, within};
-use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
+use crate::gateway::{Active, Guard, Reason, Request, Rules, Strain, Trail, frame, refuse_raw};
 use crate::http1::{Broken, Chunks, READ_BYTES, read_some};
 use crate::observe::metrics::Turned;
 

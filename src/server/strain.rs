@@ -1,21 +1,20 @@
 //! What is done when the process has more to do than its processors can: whoever was told to come back later is not
 //! heard earlier.
 //!
-//! A refusal costs half of what an event costs. Clients that send again as soon as they are refused would spend the
-//! processor on refusals, and hardly an event would get through. So while the process is behind, `Retry-After` is
-//! [`RETRY_MIN`] and more, and a connection that was told so is not read until that time is over, or for twice as long
-//! when its client did not wait the last time either, up to [`PAUSE_MAX`]: what it sent stays with the system. Clients that
-//! keep to what they are told notice nothing, and with processors to spare nobody does: a route that is busy because of
-//! its upstream slows down no other. Connections of trusted proxies are read on, for they carry many clients; those of
-//! HTTP/2 likewise, for their requests share one.
+//! While the process is behind, refusals go out in turn (see [`Strain`]), `Retry-After` is five seconds and more, and a
+//! connection that was told so is not read until that time is over, or for twice as long when its client did not wait the
+//! last time either, up to [`PAUSE_MAX`]: what it sent stays with the system. Clients that keep to what they are told notice
+//! nothing, and with processors to spare nobody does: a route that is busy because of its upstream slows down no other.
+//! Connections of trusted proxies are read on, for they carry many clients; those of HTTP/2 likewise, for their requests
+//! share one.
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::clock::{Clock, Moment};
+use crate::clock::Moment;
+use crate::gateway::Strain;
 
 /// How often is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -27,49 +26,27 @@ const WAIT_MAX: Duration = Duration::from_millis(2);
 /// How long one look is remembered.
 const MEMORY: Duration = Duration::from_secs(3);
 
-/// What a refusal asks for at least while the process is behind: in a second it would be no better.
-const RETRY_MIN: Duration = Duration::from_secs(5);
-
 /// Longest time that a connection is not read. Most senders give up after ten seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Whether the process is behind with its work.
-#[derive(Debug)]
-pub(super) struct Strain {
-    clock: Clock,
-    /// Nanoseconds of the moment until which it counts as behind.
-    until: AtomicU64,
+/// Looks again and again whether the process is behind, on the runtime that does the work.
+pub(super) async fn watch(strain: Arc<Strain>) {
+    loop {
+        strain
+            .clock()
+            .sleep_until(strain.clock().moment().plus(LOOK_EVERY))
+            .await;
+        look(&strain).await;
+    }
 }
 
-impl Strain {
-    pub(super) fn new(clock: &Clock) -> Arc<Self> {
-        Arc::new(Strain {
-            clock: clock.clone(),
-            until: AtomicU64::new(0),
-        })
-    }
-
-    /// Looks again and again, on the runtime that does the work.
-    pub(super) async fn watch(self: Arc<Self>) {
-        loop {
-            self.clock.sleep_until(self.clock.moment().plus(LOOK_EVERY)).await;
-            self.look().await;
-        }
-    }
-
-    /// Lines up behind everything that is ready to run.
-    async fn look(&self) {
-        let before = self.clock.moment();
-        behind_all().await;
-        let now = self.clock.moment();
-        if now.since(before) >= WAIT_MAX {
-            self.until.store(now.plus(MEMORY).nanos(), Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the process was behind a moment ago.
-    pub(super) fn is_felt(&self) -> bool {
-        self.clock.moment().nanos() < self.until.load(Ordering::Relaxed)
+/// Lines up behind everything that is ready to run.
+async fn look(strain: &Strain) {
+    let before = strain.clock().moment();
+    behind_all().await;
+    let now = strain.clock().moment();
+    if now.since(before) >= WAIT_MAX {
+        strain.feel(now.plus(MEMORY));
     }
 }
 
@@ -111,9 +88,9 @@ impl Patience {
         if !self.strain.is_felt() {
             return wait;
         }
-        let wait = wait.max(RETRY_MIN);
+        let wait = self.strain.later(wait);
         let pause = wait.saturating_mul(if self.early { 2 } else { 1 }).min(PAUSE_MAX);
-        self.until = Some(self.strain.clock.moment().plus(pause));
+        self.until = Some(self.strain.clock().moment().plus(pause));
         wait
     }
 
@@ -134,10 +111,12 @@ mod tests {
     use super::*;
     use crate::clock::{ManualClock, UnixMillis};
 
+    const RETRY_MIN: Duration = Duration::from_secs(5);
+
     /// Whether strain is felt beside `works` tasks that take `each_us`.
     async fn beside(manual: &ManualClock, strain: &Arc<Strain>, works: u32, each_us: u64) -> bool {
         let looking = Arc::clone(strain);
-        let looking = tokio::spawn(async move { looking.look().await });
+        let looking = tokio::spawn(async move { look(&looking).await });
         for _ in 0..works {
             let manual = manual.clone();
             tokio::spawn(async move { manual.advance(Duration::from_micros(each_us)) });

@@ -187,24 +187,38 @@ def forged(bench, seconds=60):
 
 
 @case
-def overload(bench, seconds=30):
+def overload(bench, seconds=30, only=None):
     """Three times what the backend can do; and three times what the gateway can do with one core."""
     many = {"route": "rate: 1000000/s, burst: 1000000", "client": "connections: 9000, connections_each: 9000"}
-    bench.start(upstream="slow", **many)
-    good = overloaded(bench, "backend", seconds)
+    proxied = {**many, "client": f"connections: 9000, connections_each: 9000, trusted_proxies: [{stand.HONEST}]"}
     # The places of a route are as shipped. The load has a core as well, and is behind all the time: every connection has a
     # request that waits.
-    bench.start(**many)
-    return good & overloaded(bench, "gateway", seconds)
+    kinds = {
+        "backend": ({"upstream": "slow", **many}, []),
+        "gateway": (many, []),
+        "gateway, behind a proxy": (proxied, ["--spoof"]),
+        "gateway, connections anew": (many, ["--requests-each", "1", "--reset"]),
+        "gateway, HTTP/2": (many, ["--http2"]),
+    }
+    good = True
+    for kind, (changes, more) in kinds.items():
+        if only and kind not in only:
+            continue
+        bench.start(**changes)
+        good &= overloaded(bench, kind, seconds, more)
+    return good
 
 
-def overloaded(bench, what, seconds):
-    peak = max(bench.figures(bench.load(6, connections=n))["statuses"].get("200", 0) / 6 for n in (8, 16, 32))
-    over = bench.figures(bench.load(seconds, rate=3 * peak, connections=2000))
+def overloaded(bench, what, seconds, more):
+    peak = max(bench.figures(bench.load(6, connections=n, more=more))["statuses"].get("200", 0) / 6 for n in (8, 16, 32))
+    cpu = bench.cpu_seconds()
+    over = bench.figures(bench.load(seconds, rate=3 * peak, connections=2000, more=more))
+    cpu = (bench.cpu_seconds() - cpu) / over["seconds"]
     good = over["statuses"].get("200", 0) / over["seconds"]
     return report("overload", {
         "of": what, "peak_per_second": round(peak), "offered_per_second": round(3 * peak), "statuses": over["statuses"],
-        "answers_per_second": round(over["per_second"]), "unsent": over["behind"],
+        "answers_per_second": round(over["per_second"]), "unsent": over["behind"], "cores": round(cpu, 2),
+        "broken": over["statuses"].get("0", 0), "reconnects": over["reconnects"],
         "goodput_per_second": round(good), "share_of_peak": round(good / peak, 3),
         "p50_ms": round(over["p50_us"] / 1e3, 1), "p99_ms": round(over["p99_us"] / 1e3, 1)},
         goodput=(good >= 0.8 * peak, "goodput at least 80 % of the peak"),
@@ -431,6 +445,7 @@ def main():
     parser.add_argument("cases", nargs="*", choices=[[], *CASES], default=[], help="all when none is named")
     parser.add_argument("--seconds", type=float, help="another length of each attack")
     parser.add_argument("--flood", action="append", choices=floods.KINDS, help="of `h2`, this one alone")
+    parser.add_argument("--overload", action="append", help="of `overload`, this one alone")
     parser.add_argument("--binaries", help="gateway,loadgen,upstream that were built before")
     options = parser.parse_args()
     binaries = [Path(path) for path in options.binaries.split(",")] if options.binaries else stand.built()
@@ -442,6 +457,8 @@ def main():
             more = {"seconds": options.seconds} if options.seconds else {}
             if name == "h2" and options.flood:
                 more["only"] = options.flood
+            if name == "overload" and options.overload:
+                more["only"] = options.overload
             good &= bool(CASES[name](bench, **more))
     return 0 if good else 1
 

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::harness::{Answer, Client, Conf, Event, Gateway, Upstream, until};
+use bytes::Bytes;
+use http::Request;
+
+use crate::harness::{Answer, Client, Conf, Event, Gateway, H2, Upstream, sign_github, until};
 
 /// Has the gateway find itself behind: beside it runs a task that takes five milliseconds each time. The clock stands still
 /// afterwards.
@@ -86,9 +89,40 @@ async fn whoever_keeps_to_it_is_heard_at_once() {
 async fn a_trusted_proxy_is_heard_always() {
     // Its connections carry many clients: one that was refused would hold up all others.
     let upstream = Upstream::ok().await;
-    let (_gateway, mut proxy) = refused(&upstream, "client: { trusted_proxies: [127.0.0.1] }").await;
-    assert_eq!(ask(&mut proxy, "3").await.status, 429);
+    let (gateway, mut proxy) = refused(&upstream, "client: { trusted_proxies: [127.0.0.1] }").await;
+    let again = ask(&mut proxy, "3");
+    gateway.clock.advance(Duration::from_millis(10));
+    assert_eq!(again.await.status, 429);
     let event = Event::of("github", "4").with("X-Forwarded-For", "192.0.2.1").bytes();
     proxy.send(&event).await;
     assert_eq!(proxy.answer().await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn refusals_go_out_in_turn_and_streams_beside_them_at_once() {
+    // Over HTTP/2 and behind a proxy a connection carries many: whoever sends again at once must not have the processor,
+    // and nobody may be held up by what a refused neighbour has sent, which is nearly all that a connection may.
+    let upstream = Upstream::ok().await;
+    let (gateway, _client) = refused(&upstream, "client: { trusted_proxies: [127.0.0.1] }").await;
+    let body = Bytes::from(vec![b'x'; 60_000]);
+    let signature = sign_github(&body);
+    let event = |client: &str, id: &str| {
+        let request = Request::post("http://gateway.test/webhooks/github").header("x-forwarded-for", client);
+        let request = request.header("x-hub-signature-256", signature.clone());
+        request.header("x-github-delivery", id).body(body.clone()).unwrap()
+    };
+    let mut proxy = H2::connect(gateway.address).await;
+    assert_eq!(proxy.ask(event("192.0.2.9", "1")).await.unwrap().status(), 200);
+    let (head, body) = event("192.0.2.9", "2").into_parts();
+    let mut second = proxy.open(Request::from_parts(head, ()), false).await.unwrap();
+    second.send(body, usize::MAX, true).await;
+    let second = tokio::spawn(second.answer());
+    assert_eq!(proxy.ask(event("192.0.2.10", "3")).await.unwrap().status(), 200);
+    assert!(!second.is_finished(), "it was not its turn");
+    gateway.clock.advance(Duration::from_millis(1));
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(
+        (second.status().as_u16(), &second.headers()["retry-after"]),
+        (429, &"5".parse().unwrap())
+    );
 }

@@ -3,10 +3,16 @@
 //! One request is in flight per connection, so nothing follows an answer. The systems under test are trusted to speak HTTP;
 //! what cannot be read counts as an unexpected answer, never as a fast one.
 
+use crate::http2;
+
 /// The bytes of one answer as they arrive. Reused from answer to answer.
 #[derive(Default)]
 pub(crate) struct Answer {
     bytes: Vec<u8>,
+    /// The stream it comes on, over HTTP/2.
+    stream: Option<u32>,
+    /// What it said so far, over HTTP/2.
+    status: u16,
 }
 
 /// A complete answer.
@@ -18,13 +24,26 @@ pub(crate) struct Complete {
 }
 
 impl Answer {
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
+    /// Expects the next one, over HTTP/2 on `stream`.
+    pub(crate) fn clear(&mut self, stream: Option<u32>) {
+        // Over HTTP/2 other frames come between answers.
+        if stream.is_none() {
+            self.bytes.clear();
+        }
+        (self.stream, self.status) = (stream, 0);
+    }
+
+    /// Whether something may come between answers.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.stream.is_some()
     }
 
     /// Takes what arrived; `Some` once the answer is complete.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<Complete> {
         self.bytes.extend_from_slice(bytes);
+        if let Some(stream) = self.stream {
+            return http2::read(&mut self.bytes, stream, &mut self.status);
+        }
         let head_bytes = find(&self.bytes, b"\r\n\r\n")? + 4;
         let (head, body) = self.bytes.split_at(head_bytes);
         let complete = match field(head, "transfer-encoding") {

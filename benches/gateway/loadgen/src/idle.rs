@@ -37,6 +37,7 @@ fn exchange(way: Way, webhooks: &mut Webhooks) -> anyhow::Result<(TcpStream, Com
     socket.set_write_timeout(Some(ANSWER_TIME_MAX))?;
     let (mut request, mut answer, mut buffer) = (Request::default(), Answer::default(), [0; 4096]);
     webhooks.write_next(&mut request)?;
+    answer.clear(request.stream());
     ensure!(
         webhooks.send(&mut request, &mut socket)?,
         "the request was not taken in time"

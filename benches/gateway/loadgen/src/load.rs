@@ -219,7 +219,7 @@ impl Load {
             self.pace.advance();
             let client = &mut self.clients[id];
             self.webhooks.write_next(&mut client.request)?;
-            client.answer.clear();
+            client.answer.clear(client.request.stream());
             client.due = Some(due);
             client.unsent = true;
             self.progress(id)?;
@@ -260,10 +260,10 @@ impl Load {
         loop {
             match client.socket.read(&mut self.buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(_) if client.due.is_none() => return Err(ErrorKind::InvalidData.into()),
+                Ok(_) if client.due.is_none() && !client.answer.is_http2() => return Err(ErrorKind::InvalidData.into()),
                 Ok(bytes) => {
                     let complete = client.answer.push(&self.buffer[..bytes]);
-                    if complete.is_some() {
+                    if complete.is_some_and(|complete| complete.close || client.due.is_some()) {
                         return Ok(complete);
                     }
                 }

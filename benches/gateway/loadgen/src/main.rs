@@ -9,6 +9,7 @@
 
 mod answer;
 mod cpu;
+mod http2;
 mod idle;
 mod load;
 mod webhook;
@@ -16,6 +17,7 @@ mod window;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -75,6 +77,12 @@ struct Target {
     /// Claim another client in each request, in every header that some proxy writes.
     #[arg(long)]
     spoof: bool,
+    /// HTTP/2 by prior knowledge, one request at a time on each connection.
+    #[arg(long)]
+    http2: bool,
+    /// End connections with a reset, whose ports are free at once: a machine has some 28,000.
+    #[arg(long)]
+    reset: bool,
 }
 
 impl Target {
@@ -82,6 +90,7 @@ impl Target {
         Way {
             from: self.from,
             port: self.port,
+            resets: self.reset,
         }
     }
 
@@ -91,6 +100,7 @@ impl Target {
         let key = if self.forge { "not-the-secret" } else { secret.as_str() };
         let mut webhooks = Webhooks::new(self.port, &self.path, self.body_bytes, self.seed, key.as_bytes())?;
         webhooks.spoof(self.spoof);
+        webhooks.http2(self.http2);
         Ok(webhooks)
     }
 }
@@ -100,6 +110,7 @@ impl Target {
 pub(crate) struct Way {
     from: Ipv4Addr,
     port: u16,
+    resets: bool,
 }
 
 impl Way {
@@ -107,6 +118,9 @@ impl Way {
     /// Those of the sockets.
     pub(crate) fn connect(self) -> io::Result<TcpStream> {
         let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
+        if self.resets {
+            net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+        }
         net::bind(&socket, &SocketAddrV4::new(self.from, 0))?;
         net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port))?;
         let socket = TcpStream::from(socket);

@@ -10,6 +10,8 @@ use anyhow::ensure;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::http2;
+
 const OPENING: &[u8] = br#"{"ref":"refs/heads/main","repositories":["#;
 const REPOSITORY: &[u8] = br#"{"id":1296269,"node_id":"MDEwOlJlcG9zaXRvcnkxMjk2MjY5","name":"Hello-World","full_name":"octocat/Hello-World","private":false,"html_url":"https://github.com/octocat/Hello-World","description":"This your first repo!","fork":false,"size":108}"#;
 const PADDING: &[u8] = br#"],"padding":""#;
@@ -27,6 +29,7 @@ pub(crate) struct Webhooks {
     seed: u64,
     count: u64,
     spoofs: bool,
+    http2: bool,
 }
 
 /// One webhook on its way out of one connection. Reused, so that sending allocates nothing.
@@ -35,6 +38,15 @@ pub(crate) struct Request {
     head: Vec<u8>,
     tail: Vec<u8>,
     sent_bytes: usize,
+    /// Of HTTP/2.
+    stream: Option<u32>,
+}
+
+impl Request {
+    /// The stream of HTTP/2 that it goes on.
+    pub(crate) fn stream(&self) -> Option<u32> {
+        self.stream
+    }
 }
 
 impl Webhooks {
@@ -67,12 +79,18 @@ impl Webhooks {
             seed,
             count: 0,
             spoofs: false,
+            http2: false,
         })
     }
 
     /// Whether each webhook claims to be of another client.
     pub(crate) fn spoof(&mut self, spoofs: bool) {
         self.spoofs = spoofs;
+    }
+
+    /// Whether they are sent over HTTP/2.
+    pub(crate) fn http2(&mut self, http2: bool) {
+        self.http2 = http2;
     }
 
     /// Makes `request` the next webhook, unsent.
@@ -108,6 +126,11 @@ impl Webhooks {
                 .extend_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 0xf)]);
         }
         request.head.extend_from_slice(b"\r\n\r\n");
+        if self.http2 {
+            let stream = request.stream.map_or(1, |last| last + 2);
+            request.stream = Some(stream);
+            request.head = http2::framed(&request.head, stream, self.filler.len() + request.tail.len());
+        }
         Ok(())
     }
 

@@ -1,0 +1,130 @@
+//! Whether the process has more to do than its processors can, and how its refusals are spread over time then.
+//!
+//! A refusal costs half of what an event costs. Clients that send again as soon as they are refused would have the
+//! processors spent on refusals. `server` leaves their connections unread where a connection is one client's; but those of
+//! a proxy and of HTTP/2 carry others, too, and who connects anew each time has none to be left unread. So under strain
+//! refusals that ask for another try go out one after the other, so many a second that they cost a fiftieth of a core:
+//! few are told at once, thousands within [`WAIT_MAX`]. Meanwhile they hold no place, and what their senders go on sending
+//! is read away, so that nobody waits behind it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::{Clock, Moment};
+
+/// Between two refusals: 1000 a second, of some twenty microseconds each.
+const GAP: Duration = Duration::from_millis(1);
+
+/// Longest time that a refusal waits.
+const WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// What a refusal asks for at least while the process is behind: in a second it would be no better.
+const RETRY_MIN: Duration = Duration::from_secs(5);
+
+/// Whether the process is behind with its work.
+#[derive(Debug)]
+pub(crate) struct Strain {
+    clock: Clock,
+    /// Nanoseconds of the moment until which it counts as behind.
+    until: AtomicU64,
+    /// Nanoseconds of the moment of the next refusal's turn.
+    turn: AtomicU64,
+}
+
+impl Strain {
+    pub(crate) fn new(clock: &Clock) -> Arc<Self> {
+        Arc::new(Strain {
+            clock: clock.clone(),
+            until: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
+        })
+    }
+
+    /// The clock by which it passes.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// It is felt until then.
+    pub(crate) fn feel(&self, until: Moment) {
+        self.until.store(until.nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether the process was behind a moment ago.
+    pub(crate) fn is_felt(&self) -> bool {
+        self.clock.moment().nanos() < self.until.load(Ordering::Relaxed)
+    }
+
+    /// After how long whoever is refused is asked to come back.
+    pub(crate) fn later(&self, wait: Duration) -> Duration {
+        match self.is_felt() {
+            true => wait.max(RETRY_MIN),
+            false => wait,
+        }
+    }
+
+    /// Resolves when it is the turn of one more refusal; at once without strain.
+    pub(crate) async fn turn(&self) {
+        if !self.is_felt() {
+            return;
+        }
+        let now = self.clock.moment();
+        let last = now.plus(WAIT_MAX);
+        let after = |turn: u64| {
+            turn.max(now.nanos())
+                .saturating_add(GAP.as_nanos() as u64)
+                .min(last.nanos())
+        };
+        let turn = self
+            .turn
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |turn| Some(after(turn)));
+        let turn = turn.unwrap_or_default().min(last.nanos());
+        let wait = Duration::from_nanos(turn.saturating_sub(now.nanos()));
+        if !wait.is_zero() {
+            self.clock.sleep_until(now.plus(wait)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, UnixMillis};
+
+    #[tokio::test]
+    async fn refusals_go_out_in_turn_and_none_waits_for_long() {
+        // Refused by the ten thousand a second, clients that send again at once leave a fifth of the processor for events;
+        // refused after minutes, they are gone.
+        let manual = ManualClock::at(UnixMillis(0));
+        let clock = manual.clock();
+        let strain = Strain::new(&clock);
+        strain.turn().await;
+        strain.feel(clock.moment().plus(Duration::from_secs(60)));
+        let began = clock.moment();
+        let turns: Vec<_> = (0..20_000)
+            .map(|_| {
+                let (strain, clock) = (Arc::clone(&strain), clock.clone());
+                tokio::spawn(async move {
+                    strain.turn().await;
+                    clock.moment().since(began)
+                })
+            })
+            .collect();
+        for _ in 0..35 {
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+            manual.advance(Duration::from_millis(100));
+        }
+        let mut counts = [0; 36];
+        for turn in turns {
+            counts[turn.await.unwrap().as_millis() as usize / 100] += 1;
+        }
+        assert_eq!(counts[0], 1, "the first at once");
+        assert!(counts[1..30].iter().all(|count| *count == 100), "{counts:?}");
+        assert_eq!(counts[30], 20_000 - 1 - 29 * 100);
+        manual.advance(Duration::from_secs(60));
+        strain.turn().await;
+    }
+}
