@@ -211,7 +211,7 @@ impl Server {
                 proxies: listen.proxies.as_deref().map(Arc::from),
             };
             certificates.push(own);
-            listener.set_nonblocking(true)?;
+            listen::prepare(&listener)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
             services.push(tokio::spawn(door.accept(listener, stopping.clone())));
         }

@@ -391,6 +391,35 @@ mod tests {
         assert!(refused <= 1, "{refused} of 1000 honest clients refused");
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[ignore = "ten million keys: seconds, and alone in its process, since it weighs it"]
+    fn a_spray_of_ten_million_clients_weighs_nothing_and_hides_nobody() {
+        // An attacker with IPv6 has as many /64 as he likes: kept one by one they fill the memory, and dropped one by one
+        // they let an offender start afresh.
+        let resident = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+            let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+            pages * 4096
+        };
+        let before = resident();
+        let limit = ClientLimit::new(rate(100, 200), &Clients::new(), &ManualClock::at(UnixMillis(0)).clock());
+        let offender = IpAddr::from([192, 0, 2, 1]);
+        let heard = |limit: &ClientLimit| (0..1000).filter(|_| limit.check(offender).is_ok()).count();
+        assert!(heard(&limit) <= 200);
+        for n in 0..10_000_000_u32 {
+            let [high, low] = [(n >> 16) as u16, n as u16];
+            let _ = limit.check(IpAddr::from([0x2001, 0xdb8, high, low, 0, 0, 0, 1]));
+        }
+        assert_eq!(heard(&limit), 0, "the offender started afresh");
+        let honest = (0..10_000_u32).map(|n| IpAddr::from((0xc633_6400 + n).to_be_bytes()));
+        let refused = honest.filter(|client| limit.check(*client).is_err()).count();
+        let grown = resident().saturating_sub(before);
+        println!("{refused} of 10,000 honest clients refused, {grown} bytes more");
+        assert!(refused <= 10, "{refused}");
+        assert!(grown <= 64 << 20, "{grown}");
+    }
+
     #[test]
     fn a_bucket_survives_a_reload() {
         // Otherwise every reload hands out a fresh burst.

@@ -26,6 +26,20 @@ use crate::observe::metrics::Turned;
 /// A pause when the system has no descriptor or memory left for one more connection.
 const SHORTAGE: Duration = Duration::from_millis(50);
 
+/// Bytes of an answer that the system takes without being able to send them. As many as it likes would be megabytes for a
+/// client that does not read, carried over at once: beside a thousand of those, everybody else waits for seconds. What is
+/// on its way to a client that reads is not counted, so that no download is slower.
+const UNSENT_BYTES_MAX: u32 = 64 * 1024;
+
+/// Makes a listener what its connections inherit.
+pub(super) fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Err(problem) = socket2::SockRef::from(listener).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
+        log::debug!("unsent answers are not bounded: {problem}");
+    }
+    listener.set_nonblocking(true)
+}
+
 /// One listening socket.
 #[derive(Clone)]
 pub(super) struct Door {
@@ -141,5 +155,21 @@ async fn shortage(problem: &io::Error) {
     if !matches!(problem.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
         log::error!("cannot accept connections: {problem}");
         pingora_timeout::sleep(SHORTAGE).await;
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_takes_no_megabytes_for_a_client_that_does_not_read() {
+        // A thousand clients that ask for large answers and read nothing would have a gigabyte moved at once.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        prepare(&listener).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = TcpListener::from_std(listener).unwrap().accept().await.unwrap();
+        let lowat = socket2::SockRef::from(&stream).tcp_notsent_lowat().unwrap();
+        assert_eq!(lowat, UNSENT_BYTES_MAX);
     }
 }

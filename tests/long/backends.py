@@ -1,13 +1,14 @@
 """Applications behind the gateway that a benchmark has no use for.
 
-The first port answers 128 KiB to everything: for clients that do not read. The second does one thing at a time in
+The first port answers 128 KiB, or HOOKWARD_LONG_LARGE bytes, to everything: for clients that do not read. The second does one thing at a time in
 five milliseconds, 200 a second, for events that come faster.
 """
 
 import asyncio
+import os
 import sys
 
-LARGE = bytes(1 << 17)
+LARGE = bytes(int(os.environ.get("HOOKWARD_LONG_LARGE", 1 << 17)))
 SLOW_SECONDS = 0.005
 
 

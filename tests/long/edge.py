@@ -58,7 +58,7 @@ def until(holds, seconds):
 
 
 @case
-def slow(bench, seconds=120):
+def slow(bench, seconds=120, only=None):
     """slowhttptest with 4,000 connections: slow heads, slow bodies, slow reading."""
     if not shutil.which("slowhttptest"):
         sys.exit("slowhttptest is missing: apt-get install slowhttptest")
@@ -74,6 +74,8 @@ def slow(bench, seconds=120):
     good = True
     for door, client in doors.items():
         for mode, arguments in modes.items():
+            if only and mode not in only and door not in only:
+                continue
             bench.start(client=client)
             waves = []
 
@@ -445,7 +447,7 @@ def main():
     parser.add_argument("cases", nargs="*", choices=[[], *CASES], default=[], help="all when none is named")
     parser.add_argument("--seconds", type=float, help="another length of each attack")
     parser.add_argument("--flood", action="append", choices=floods.KINDS, help="of `h2`, this one alone")
-    parser.add_argument("--overload", action="append", help="of `overload`, this one alone")
+    parser.add_argument("--only", action="append", help="of `overload` and `slow`, this kind alone")
     parser.add_argument("--binaries", help="gateway,loadgen,upstream that were built before")
     options = parser.parse_args()
     binaries = [Path(path) for path in options.binaries.split(",")] if options.binaries else stand.built()
@@ -457,8 +459,8 @@ def main():
             more = {"seconds": options.seconds} if options.seconds else {}
             if name == "h2" and options.flood:
                 more["only"] = options.flood
-            if name == "overload" and options.overload:
-                more["only"] = options.overload
+            if name in ("overload", "slow") and options.only:
+                more["only"] = options.only
             good &= bool(CASES[name](bench, **more))
     return 0 if good else 1
 
