@@ -12,11 +12,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Active;
 use super::admit::{Bucket, Clients, Memory, Places, Unproven};
 use super::refusal::Reason;
 use super::register::Brought;
-use super::strain::Strain;
+use super::{Active, Strain};
 use crate::clock::Clock;
 use crate::fetch::{Allowance, Fetcher, World};
 use crate::observe::metrics::{self, Build, RouteMetrics, Watched};

@@ -158,10 +158,12 @@ async fn shortage(problem: &io::Error) {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
     use super::*;
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn the_system_takes_no_megabytes_for_a_client_that_does_not_read() {
         // A thousand clients that ask for large answers and read nothing would have a gigabyte moved at once.
