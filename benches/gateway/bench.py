@@ -25,11 +25,14 @@ from systems import LOAD_CORE, PROXY_CORE, SECRET, UPSTREAM, System
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PHASES = ("paired", "latency", "idle", "syscalls")
+PHASES = ("paired", "latency", "idle", "crowd", "syscalls")
+CROWDS = (32, 128, 512)  # connections of the crowd phase
 RATE = 2000  # requests per second of the latency phase
 SETTINGS = {
-    "quick": {"cycles": 2, "window": 0.3, "latency_cycles": 1, "latency_windows": 4, "idle": [1000]},
-    "full": {"cycles": 12, "window": 0.5, "latency_cycles": 3, "latency_windows": 16, "idle": [1000, 10000]},
+    "quick": {"cycles": 2, "window": 0.3, "latency_cycles": 1, "latency_windows": 4, "idle": [1000],
+              "crowd_cycles": 1},
+    "full": {"cycles": 12, "window": 0.5, "latency_cycles": 3, "latency_windows": 16, "idle": [1000, 10000],
+             "crowd_cycles": 5},
 }
 
 
@@ -194,6 +197,20 @@ class Bench:
                 self.attempt(system, lambda: self.idle_cell(system, connections))
             self.say(f"idle: {system.name} done")
 
+    def crowd(self):
+        """Requests per second with more connections, and with a second core for what is not the network's thread."""
+        up = self.start_all()
+        for cores in ({PROXY_CORE}, {PROXY_CORE, LOAD_CORE}):
+            for system in up:
+                children.move(system.pids(), cores)
+            for cycle in range(self.settings["crowd_cycles"]):
+                for connections in CROWDS:
+                    for system in self.shuffled(up):
+                        self.cell("crowd", system, cycle, 1, False, "--window", 1, "--connections", connections,
+                                  connections=connections, cores=len(cores))
+                self.say(f"crowd: cycle {cycle + 1} on {len(cores)} done")
+        self.stop_all(up)
+
     def syscalls(self):
         """System calls per request, which do not depend on the machine's mood."""
         if not shutil.which("strace"):
@@ -268,7 +285,7 @@ class Bench:
         forge = ["--forge"] if forged else []
         return ["--port", system.port, "--body-bytes", size * 1024, "--seed", self.seed, *forge]
 
-    def cell(self, kind, system, cycle, size, forged, *plan):
+    def cell(self, kind, system, cycle, size, forged, *plan, **setting):
         plan = [*self.target(system, size, forged), "--expect", 401 if forged else 200, *plan]
         watch = {"load": "self", "upstream": self.upstream.pid}
         if system.child:
@@ -281,7 +298,8 @@ class Bench:
         ours_ms, wall_ms = sum(figures["cpu_ms"].values()), figures["seconds"] * 1000
         if figures["unexpected"]:
             self.fault(f"{system.name}: unexpected answers: {figures['statuses']}")
-        self.record(kind, system=system.name, label=system.label, cycle=cycle, size=size, forged=forged, **figures,
+        self.record(kind, system=system.name, label=system.label, cycle=cycle, size=size, forged=forged, **setting,
+                    **figures,
                     **({"owed_after": owed_after} if system.data else {}),
                     cpu_us=round(figures["cpu_ms"].get("proxy", 0) * 1000 / max(1, figures["answers"]), 3),
                     load_core=round((figures["cpu_ms"]["load"] + figures["cpu_ms"]["upstream"]) / wall_ms, 3),

@@ -51,6 +51,13 @@ def stop(child, how=signal.SIGTERM):
         _children.remove(child)
 
 
+def move(pids, cores):
+    """Lets every thread of the processes run on `cores`, and those that they start from there on."""
+    for pid in pids:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), cores)
+
+
 def wait_until_listening(child, port):
     deadline = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < deadline:

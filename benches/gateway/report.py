@@ -15,7 +15,8 @@ MARK = " †"
 
 def render(records):
     parts = [_head(records)]
-    parts += [table for table in (_paired(records), _latency(records), _idle(records), _syscalls(records)) if table]
+    parts += [table for table in (_paired(records), _latency(records), _idle(records), _crowd(records),
+                              _syscalls(records)) if table]
     faults = [record["text"] for record in records if record["kind"] == "fault"]
     if faults:
         parts.append("**Not fit for publication:**\n\n" + "\n".join(f"- {text}" for text in faults))
@@ -93,6 +94,25 @@ def _connections(cell):
     return f"{cell['rss_kib'] / 1024:.1f} ({each:.1f})" + (f", {closed:,} closed" if closed else "")
 
 
+def _crowd(records):
+    cells = [record for record in records if record["kind"] == "crowd"]
+    labels = _labels(cells)
+    works = {}
+    for cell in cells:
+        works.setdefault((cell["cores"], cell["connections"]), defaultdict(dict))[cell["system"]][cell["cycle"]] = cell
+    rows = []
+    for (cores, connections), by_system in sorted(works.items()):
+        row = [f"{cores}", f"{connections}"] + [_throughput(by_system[system].values()) for system in labels]
+        base = by_system[next(iter(labels))]
+        row += [_ratio(by_system[system], base, "per_second") for system in list(labels)[1:]]
+        rows.append(row)
+    others = [f"{label} ÷ {next(iter(labels.values()))}" for label in list(labels.values())[1:]]
+    title = ("Requests per second, 1 KiB valid, and p50 / p99 in milliseconds, one thread for the network; ratio of the rates "
+             "inside the same cycle:")
+    heads = ["cores", "connections", *labels.values(), *others]
+    return f"{title}\n\n" + _table(heads, rows) if rows else ""
+
+
 def _syscalls(records):
     cells = [record for record in records if record["kind"] == "syscalls"]
     rows = []
@@ -121,11 +141,11 @@ def _quiet(cells):
     return (quiet, "") if enough or not cells else (cells, MARK)
 
 
-def _ratio(base, other):
+def _ratio(base, other, of="cpu_us"):
     both = [cycle for cycle in base if cycle in other]
     quiet = [cycle for cycle in both if _is_quiet(base[cycle]) and _is_quiet(other[cycle])]
     used, mark = (quiet, "") if len(quiet) >= QUIET_CELLS_MIN else (both, MARK if both else "")
-    ratios = [base[cycle]["cpu_us"] / other[cycle]["cpu_us"] for cycle in used if other[cycle]["cpu_us"]]
+    ratios = [base[cycle][of] / other[cycle][of] for cycle in used if other[cycle][of]]
     return _spread(ratios, "{:.2f}") + mark
 
 
