@@ -15,8 +15,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::wire::Wire;
 use crate::clock::Moment;
 
-/// More unused connections to one address than this are not kept.
-const CONNECTIONS_MAX: usize = 256;
+/// More unused connections to one address than this are not kept. Far above what a moment frees: each one that is closed
+/// is opened again for the next request, and leaves a port behind that nobody can use for a minute.
+const CONNECTIONS_MAX: usize = 4096;
 
 /// The unused connections to one address, the oldest first.
 #[derive(Default)]

@@ -107,6 +107,31 @@ async fn connections_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_are_kept_however_many_there_are_at_a_time() {
+    // Each one that is closed leaves a port behind that nobody can use for a minute: a busy gateway runs out of ports, and
+    // events are lost.
+    const MANY: usize = 400;
+    let upstream = Upstream::holding(|_| 200).await;
+    let yaml = config(&servers(&[upstream.address])).replace("16MiB }", "16MiB, in_flight: 1000 }");
+    let gateway = Gateway::start(&yaml).await;
+    for round in 1..=2 {
+        let mut clients = Vec::new();
+        for _ in 0..MANY {
+            let mut client = Client::connect(gateway.address).await;
+            client.send(&event("")).await;
+            clients.push(client);
+        }
+        upstream.reached(MANY * round).await;
+        upstream.release(MANY);
+        for client in &mut clients {
+            assert_eq!(client.answer().await.status, 200);
+        }
+    }
+    // The pool may miss some that are just being put back.
+    assert!(upstream.connections() < MANY + 50, "{}", upstream.connections());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_ended_while_it_lay_idle_costs_no_event_twice() {
     // Servers close idle connections when they like. What was written into one of those is lost, or was acted on:
     // nobody knows, so it may fail but must not be sent again.
