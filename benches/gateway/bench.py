@@ -32,7 +32,7 @@ SETTINGS = {
     "quick": {"cycles": 2, "window": 0.3, "latency_cycles": 1, "latency_windows": 4, "idle": [1000],
               "crowd_cycles": 1},
     "full": {"cycles": 12, "window": 0.5, "latency_cycles": 3, "latency_windows": 16, "idle": [1000, 10000],
-             "crowd_cycles": 5},
+             "crowd_cycles": 4},
 }
 
 
