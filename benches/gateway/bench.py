@@ -231,7 +231,7 @@ class Bench:
                 up.append(system)
             except (OSError, RuntimeError) as error:
                 system.stop()
-                self.fault(f"{system.name} is left out: {error} (see {children.RUN / system.name}.log)")
+                self.fault(f"{system.name} is left out: {error} (see {children.RUN.name}/{system.name}.log)")
         return up
 
     def stop_all(self, up):
