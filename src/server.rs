@@ -22,6 +22,7 @@ mod session;
 mod strain;
 mod tally;
 mod tls;
+mod turnstile;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -49,6 +50,7 @@ use ingress::Ingress;
 use listen::Door;
 use proxy::Gateway;
 use sample::Sample;
+use turnstile::Turnstile;
 
 pub(crate) use desk::Desk;
 pub use doors::DoorSettings;
@@ -191,15 +193,18 @@ impl Server {
         // While webhooks are drained, operators still ask whether the gateway is ready, and the last events are still
         // to arrive.
         let (end, ending) = watch::channel(false);
-        let strain = Arc::clone(&guard.shared().strain);
+        let turnstile = Turnstile::new(Arc::clone(&guard.shared().strain));
         let ingress = Arc::new(Ingress {
             settings: settings.ingress,
-            strain: Arc::clone(&strain),
+            turnstile: Arc::clone(&turnstile),
             guard: Arc::clone(guard),
             proxy: Arc::new(proxy(guard, settings.ingress)),
         });
         let doors = Doors::new(settings.doors);
-        let mut services = vec![tokio::spawn(strain::watch(strain))];
+        let mut services = vec![
+            tokio::spawn(strain::watch(Arc::clone(&turnstile))),
+            tokio::spawn(turnstile.serve()),
+        ];
         let mut certificates = Vec::new();
         for (listener, listen) in bound.listen.into_iter().zip(&settings.listen) {
             let own = listen.tls.as_ref().map(Certificates::read).transpose();

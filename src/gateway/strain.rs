@@ -26,7 +26,7 @@ const RETRY_MIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Strain {
     clock: Clock,
-    /// Nanoseconds of the moment until which it counts as behind.
+    /// Nanoseconds of the moment until which it counts as behind; zero when it never was.
     until: AtomicU64,
     /// Nanoseconds of the moment of the next refusal's turn.
     turn: AtomicU64,
@@ -53,7 +53,10 @@ impl Strain {
 
     /// Whether the process was behind a moment ago.
     pub(crate) fn is_felt(&self) -> bool {
-        self.clock.moment().nanos() < self.until.load(Ordering::Relaxed)
+        match self.until.load(Ordering::Relaxed) {
+            0 => false,
+            until => self.clock.moment().nanos() < until,
+        }
     }
 
     /// After how long whoever is refused is asked to come back.

@@ -31,11 +31,14 @@ use tokio_rustls::server::TlsStream;
 use super::frames::{Flood, Frames};
 use super::strain::Patience;
 use super::tally::Tally;
-use crate::gateway::Strain;
+use super::turnstile::{Turn, Turnstile};
 use crate::http1::{Broken, Chunks, poll_write_parts};
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
+
+/// What is read of a connection of HTTP/2 in one turn: as much as it may send ahead.
+const TURN_BYTES: usize = 64 << 10;
 
 /// Longest wait for a peer to take the end of TLS.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -59,6 +62,10 @@ pub(crate) struct Connection {
     tally: Option<Arc<ProxyDigest>>,
     /// What the client was told about coming back.
     pub(super) patience: Patience,
+    /// Its place in line under strain.
+    turn: Turn,
+    /// What may still be read of HTTP/2 before it has to line up again.
+    turn_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -69,8 +76,8 @@ enum Transport {
 
 impl Connection {
     /// A plain connection of `client`, which is not the peer where a load balancer spoke for it.
-    pub(super) fn tcp(stream: TcpStream, client: SocketAddr, strain: &Arc<Strain>) -> Self {
-        Connection::over(Transport::Tcp(stream), client, None, strain)
+    pub(super) fn tcp(stream: TcpStream, client: SocketAddr, turnstile: &Arc<Turnstile>) -> Self {
+        Connection::over(Transport::Tcp(stream), client, None, turnstile)
     }
 
     /// A connection whose handshake is done; `digest` says what was agreed on.
@@ -78,12 +85,17 @@ impl Connection {
         stream: TlsStream<TcpStream>,
         client: SocketAddr,
         digest: SslDigest,
-        strain: &Arc<Strain>,
+        turnstile: &Arc<Turnstile>,
     ) -> Self {
-        Connection::over(Transport::Tls(Box::new(stream)), client, Some(Arc::new(digest)), strain)
+        Connection::over(
+            Transport::Tls(Box::new(stream)),
+            client,
+            Some(Arc::new(digest)),
+            turnstile,
+        )
     }
 
-    fn over(io: Transport, client: SocketAddr, tls: Option<Arc<SslDigest>>, strain: &Arc<Strain>) -> Self {
+    fn over(io: Transport, client: SocketAddr, tls: Option<Arc<SslDigest>>, turnstile: &Arc<Turnstile>) -> Self {
         Connection {
             io,
             again: BytesMut::new(),
@@ -93,7 +105,9 @@ impl Connection {
             client,
             tls,
             tally: None,
-            patience: Patience::new(strain),
+            patience: Patience::new(turnstile.strain()),
+            turn: Turn::new(turnstile),
+            turn_bytes: 0,
         }
     }
 
@@ -127,11 +141,37 @@ impl Connection {
 
     /// Whether something arrived that was not read yet, be it the end.
     pub(super) async fn has_something(&self) -> bool {
+        poll_fn(|context| Poll::Ready(self.poll_arrived(context).is_ready())).await
+    }
+
+    /// Ready when something may have arrived that was not read yet, be it the end.
+    fn poll_arrived(&self, context: &mut Context<'_>) -> Poll<()> {
         let stream = match &self.io {
             Transport::Tcp(stream) => stream,
+            // What is decrypted already is nothing that the system would tell of.
+            Transport::Tls(stream) if !stream.get_ref().1.wants_read() => return Poll::Ready(()),
             Transport::Tls(stream) => stream.get_ref().0,
         };
-        poll_fn(|context| Poll::Ready(stream.poll_read_ready(context).is_ready())).await
+        // That it broke is for the read to tell.
+        stream.poll_read_ready(context).map(drop)
+    }
+
+    /// Resolves when a request may be read: at once, but under strain when one arrived and its turn has come.
+    pub(super) async fn turn(&mut self) {
+        poll_fn(|context| self.poll_turn(context)).await;
+    }
+
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.turn.is_needed() {
+            return Poll::Ready(());
+        }
+        ready!(self.poll_arrived(context));
+        self.turn.poll(context)
+    }
+
+    /// Whether a request arrived that waits for its turn.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.turn.is_awaited()
     }
 
     /// Says over TLS that nothing was cut off; the end of TCP says as much by itself.
@@ -206,8 +246,18 @@ impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
         let before = buf.filled().len();
-        ready!(connection.poll_fill(context, buf))?;
+        if connection.frames.is_some() && connection.turn_bytes == 0 && connection.again.is_empty() {
+            ready!(connection.poll_turn(context));
+            connection.turn_bytes = TURN_BYTES;
+        }
+        let filled = connection.poll_fill(context, buf);
+        if filled.is_pending() {
+            // All that was there is read.
+            connection.turn_bytes = 0;
+        }
+        ready!(filled)?;
         let read = buf.filled().get(before..).unwrap_or_default();
+        connection.turn_bytes = connection.turn_bytes.saturating_sub(read.len());
         if let Some(frames) = &mut connection.frames
             && let Err(Flood) = frames.read(read)
         {
@@ -333,3 +383,92 @@ impl GetSocketDigest for Connection {
 }
 
 impl Peek for Connection {}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::clock::{ManualClock, UnixMillis};
+    use crate::gateway::Strain;
+
+    /// A connection under strain, the other end of it, and where it lines up.
+    async fn under_strain(clock: &ManualClock) -> (Connection, TcpStream, Arc<Turnstile>) {
+        let clock = clock.clock();
+        let strain = Strain::new(&clock);
+        strain.feel(clock.moment().plus(Duration::from_secs(3)));
+        let turnstile = Turnstile::new(strain);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, client) = listener.accept().await.unwrap();
+        (Connection::tcp(stream, client, &turnstile), other, turnstile)
+    }
+
+    /// Reads until there is nothing to be read, or it is not the connection's turn; how much that was.
+    async fn drink(connection: &mut Connection) -> usize {
+        let mut read = 0;
+        poll_fn(|context| {
+            let mut space = [0; 8 << 10];
+            loop {
+                let mut space = ReadBuf::new(&mut space);
+                match Pin::new(&mut *connection).poll_read(context, &mut space) {
+                    Poll::Ready(filled) => filled.unwrap(),
+                    Poll::Pending => return Poll::Ready(()),
+                }
+                read += space.filled().len();
+            }
+        })
+        .await;
+        read
+    }
+
+    /// Resolves when the connection is in line.
+    async fn lined_up(connection: &mut Connection) {
+        poll_fn(|context| {
+            assert!(connection.poll_turn(context).is_pending());
+            match connection.is_in_line() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn under_strain_a_connection_lines_up_when_something_has_arrived() {
+        // Idle connections in line would make it as long as there are connections.
+        let (mut connection, mut other, turnstile) = under_strain(&ManualClock::at(UnixMillis(0))).await;
+        // Tokio takes it for granted that a new connection has something to say.
+        assert_eq!(drink(&mut connection).await, 0);
+        poll_fn(|context| Poll::Ready(assert!(connection.poll_turn(context).is_pending()))).await;
+        assert!(!connection.is_in_line() && !turnstile.let_in());
+        other.write_all(b"x").await.unwrap();
+        lined_up(&mut connection).await;
+        assert!(turnstile.let_in());
+        connection.turn().await;
+        assert!(!connection.is_in_line());
+        assert_eq!(drink(&mut connection).await, 1);
+    }
+
+    #[tokio::test]
+    async fn under_strain_http_2_is_read_so_much_at_a_time() {
+        // One connection that sends without end would have the processor to itself.
+        let clock = ManualClock::at(UnixMillis(0));
+        let (mut connection, mut other, turnstile) = under_strain(&clock).await;
+        connection.count(Frames::new(&clock.clock(), &Tally::new(1), false));
+        let frame = [&[0, 0x40, 0, 0, 0, 0, 0, 0, 1][..], &[0; 1 << 14]].concat();
+        let all = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame.repeat(64)].concat();
+        let length = all.len();
+        let sending = tokio::spawn(async move { other.write_all(&all).await });
+        let mut left = length;
+        while left > 0 {
+            lined_up(&mut connection).await;
+            assert_eq!(drink(&mut connection).await, 0, "out of turn");
+            assert!(turnstile.let_in());
+            let read = drink(&mut connection).await;
+            assert!(read < TURN_BYTES + (8 << 10), "{read} in one turn");
+            left -= read;
+        }
+        sending.await.unwrap().unwrap();
+    }
+}

@@ -6,6 +6,7 @@
 //! collected here and handed on whole, as bytes already read. While a connection is idle it owns no read buffer: all
 //! connections of a thread read through one.
 
+use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ use super::frames::Frames;
 use super::proxy::Gateway;
 use super::session::{Body, Session};
 use super::tally::Tally;
+use super::turnstile::Turnstile;
 use crate::clock::{Alarm, Moment, within};
-use crate::gateway::{Active, Guard, Reason, Request, Rules, Strain, Trail, frame, refuse_raw};
+use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
 use crate::http1::{Broken, Chunks, READ_BYTES, read_some};
 use crate::observe::metrics::Turned;
 
@@ -46,7 +48,7 @@ pub struct IngressSettings {
 /// What is behind every listener.
 pub(crate) struct Ingress {
     pub(crate) settings: IngressSettings,
-    pub(super) strain: Arc<Strain>,
+    pub(super) turnstile: Arc<Turnstile>,
     pub(crate) guard: Arc<Guard>,
     pub(crate) proxy: Arc<HttpProxy<Gateway>>,
 }
@@ -223,9 +225,14 @@ impl Ingress {
         };
         let arrived = tokio::select! {
             biased;
-            arrived = alarm.within(patience, read_some(stream, &mut bytes, READ_BYTES)) => arrived,
+            arrived = alarm.within(patience, begin(stream, &mut bytes)) => Some(arrived),
+            _ = stopping.wait_for(|stopping| *stopping) => None,
+        };
+        let arrived = match arrived {
+            Some(arrived) => arrived,
+            None if stream.is_in_line() => Ok(begin(stream, &mut bytes).await),
             // An idle connection ends with the service.
-            _ = stopping.wait_for(|stopping| *stopping) => return None,
+            None => return None,
         };
         // Silence, a farewell or a broken connection: there is no request to answer.
         if !matches!(arrived, Ok(Ok(read)) if read > 0) {
@@ -304,6 +311,12 @@ impl Ingress {
             }
         }
     }
+}
+
+/// Reads what a request begins with, when its turn has come.
+async fn begin(stream: &mut Connection, bytes: &mut BytesMut) -> io::Result<usize> {
+    stream.turn().await;
+    read_some(stream, bytes, READ_BYTES).await
 }
 
 /// Why there is no head.

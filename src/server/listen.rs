@@ -116,7 +116,10 @@ impl Door {
             place.of(client.ip()).map_err(turned)?;
         }
         let Some(certificates) = &self.certificates else {
-            return Ok((Box::new(Connection::tcp(stream, client, &self.ingress.strain)), place));
+            return Ok((
+                Box::new(Connection::tcp(stream, client, &self.ingress.turnstile)),
+                place,
+            ));
         };
         let acceptor = TlsAcceptor::from(certificates.current());
         let stream = acceptor.accept(stream).await.map_err(|problem| {
@@ -126,7 +129,7 @@ impl Door {
         let agreed = tls::agreed(stream.get_ref().1);
         self.metrics().handshake_done();
         Ok((
-            Box::new(Connection::tls(stream, client, agreed, &self.ingress.strain)),
+            Box::new(Connection::tls(stream, client, agreed, &self.ingress.turnstile)),
             place,
         ))
     }

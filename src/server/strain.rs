@@ -1,18 +1,18 @@
 //! What is done when the process has more to do than its processors can: whoever was told to come back later is not
 //! heard earlier.
 //!
-//! While the process is behind, refusals go out in turn (see [`Strain`]), `Retry-After` is five seconds and more, and a
-//! connection that was told so is not read until that time is over, or for twice as long when its client did not wait the
-//! last time either, up to [`PAUSE_MAX`]: what it sent stays with the system. Clients that keep to what they are told notice
-//! nothing, and with processors to spare nobody does: a route that is busy because of its upstream slows down no other.
-//! Connections of trusted proxies are read on, for they carry many clients; those of HTTP/2 likewise, for their requests
-//! share one.
+//! While the process is behind, requests are begun in the order they came ([`Turnstile`]), refusals go out in turn
+//! ([`Strain`]), `Retry-After` is five seconds and more, and a connection that was told so is not read until that time
+//! is over, or for twice as long when its client did not wait the last time either, up to [`PAUSE_MAX`]: what it sent
+//! stays with the system. Clients that keep to what they are told notice nothing, and with processors to spare nobody
+//! does: a route that is busy because of its upstream slows down no other. Connections of trusted proxies are read on,
+//! for they carry many clients; those of HTTP/2 likewise, for their requests share one.
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use super::turnstile::{Turn, Turnstile, behind_all};
 use crate::clock::Moment;
 use crate::gateway::Strain;
 
@@ -30,38 +30,25 @@ const MEMORY: Duration = Duration::from_secs(3);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Looks again and again whether the process is behind, on the runtime that does the work.
-pub(super) async fn watch(strain: Arc<Strain>) {
+pub(super) async fn watch(turnstile: Arc<Turnstile>) {
+    let clock = turnstile.strain().clock();
     loop {
-        strain
-            .clock()
-            .sleep_until(strain.clock().moment().plus(LOOK_EVERY))
-            .await;
-        look(&strain).await;
+        clock.sleep_until(clock.moment().plus(LOOK_EVERY)).await;
+        look(&turnstile).await;
     }
 }
 
-/// Lines up behind everything that is ready to run.
-async fn look(strain: &Strain) {
+/// Lines up behind everything that is ready to run, and behind whoever waits to begin.
+async fn look(turnstile: &Arc<Turnstile>) {
+    let strain = turnstile.strain();
     let before = strain.clock().moment();
     behind_all().await;
+    let mut turn = Turn::new(turnstile);
+    poll_fn(|context| turn.poll(context)).await;
     let now = strain.clock().moment();
     if now.since(before) >= WAIT_MAX {
         strain.feel(now.plus(MEMORY));
     }
-}
-
-/// Resolves when the tasks had their turn that were ready before.
-async fn behind_all() {
-    let mut waited = false;
-    poll_fn(|context| match std::mem::replace(&mut waited, true) {
-        true => Poll::Ready(()),
-        false => {
-            // Woken while it runs, a task goes to the end of the line; Tokio's own `yield_now` may come to its beginning.
-            context.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 /// What the client of one connection was told about coming back, and how it keeps to it.
@@ -115,13 +102,15 @@ mod tests {
 
     /// Whether strain is felt beside `works` tasks that take `each_us`.
     async fn beside(manual: &ManualClock, strain: &Arc<Strain>, works: u32, each_us: u64) -> bool {
-        let looking = Arc::clone(strain);
-        let looking = tokio::spawn(async move { look(&looking).await });
+        let turnstile = Turnstile::new(Arc::clone(strain));
+        let serving = tokio::spawn(Arc::clone(&turnstile).serve());
+        let looking = tokio::spawn(async move { look(&turnstile).await });
         for _ in 0..works {
             let manual = manual.clone();
             tokio::spawn(async move { manual.advance(Duration::from_micros(each_us)) });
         }
         looking.await.unwrap();
+        serving.abort();
         strain.is_felt()
     }
 

@@ -5,7 +5,7 @@ use http::Request;
 use tokio_rustls::rustls::HandshakeKind;
 
 use crate::harness::process::TestFile;
-use crate::harness::{Authority, Client, Conf, Event, Gateway, H2, Identity, Tls, Upstream, until};
+use crate::harness::{Authority, Client, Conf, Event, Gateway, H2, Identity, NOW, SECRET, Tls, Upstream, until};
 
 /// A gateway's side of TLS on disk.
 struct Listening {
@@ -325,4 +325,48 @@ async fn certificates_of_clients_are_asked_for_as_configured() {
         }
         turned_away(&gateway, "handshake", refused).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_strain_everybody_has_his_turn() {
+    // Whoever lines up waits for bytes that the system announces; what TLS has decrypted already is announced by nobody.
+    let upstream = Upstream::ok().await;
+    let authority = Authority::new();
+    let listening = listening(&[&authority.issue("hooks.test")], None, "");
+    let conf = Conf::to(upstream.address).limits("client_rate: 100000/s, client_burst: 100000");
+    let gateway = Gateway::listening(
+        &listening.listen,
+        &conf.route("github", "limits: { rate: 100000/s, burst: 100000 }").yaml(),
+    )
+    .await;
+    gateway.strain().await;
+    let tls = Tls::trusting(&authority, None);
+    let asking: Vec<_> = (0..40)
+        .map(|client| {
+            let (tls, address) = (tls.clone(), gateway.address);
+            tokio::spawn(async move {
+                let mut http1 = Client::over(tls.clone().connect(address, "hooks.test").await);
+                let mut http2 = H2::over(tls.alpn("h2").connect(address, "hooks.test").await).await;
+                for n in 0..5 {
+                    let event = long(&format!("{client} {n} over HTTP/1"));
+                    http1.send(&event.head()).await;
+                    http1.send(&event.body).await;
+                    assert_eq!(http1.answer().await.status, 200);
+                    let event = long(&format!("{client} {n} over HTTP/2"));
+                    assert_eq!(http2.ask(over_h2(&event)).await.unwrap().status(), 200);
+                }
+            })
+        })
+        .collect();
+    for asking in asking {
+        asking.await.unwrap();
+    }
+    assert_eq!(upstream.count(), 400);
+}
+
+/// An event that takes more than one window of HTTP/2, and several records of TLS.
+fn long(id: &str) -> Event {
+    let mut event = Event::of("github", id);
+    event.body = id.repeat(100_000 / id.len()).into_bytes();
+    event.sign("github", id, NOW, SECRET)
 }

@@ -1,38 +1,11 @@
 //! A gateway that has more to do than its processors can.
 
-use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 
-use crate::harness::{Answer, Client, Conf, Event, Gateway, H2, Upstream, sign_github, until};
-
-/// Has the gateway find itself behind: beside it runs a task that takes five milliseconds each time. The clock stands still
-/// afterwards.
-async fn strain(gateway: &Gateway) {
-    let over = Arc::new(AtomicBool::new(false));
-    let work = {
-        let (clock, over) = (gateway.clock.clone(), Arc::clone(&over));
-        // Woken while it works, it lines up with everybody else.
-        tokio::spawn(poll_fn(move |context| {
-            clock.advance(Duration::from_millis(5));
-            context.waker().wake_by_ref();
-            match over.load(Ordering::SeqCst) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        }))
-    };
-    let clock = gateway.clock.clock();
-    let enough = clock.moment().plus(Duration::from_secs(20));
-    until("strain", || clock.moment() >= enough).await;
-    over.store(true, Ordering::SeqCst);
-    work.await.unwrap();
-}
+use crate::harness::{Answer, Client, Conf, Event, Gateway, H2, Upstream, sign_github};
 
 /// A gateway under strain that takes one event a second from each client, and another client that was refused.
 async fn refused(upstream: &Upstream, more: &str) -> (Gateway, Client) {
@@ -40,7 +13,7 @@ async fn refused(upstream: &Upstream, more: &str) -> (Gateway, Client) {
         .limits("client_rate: 1/s, client_burst: 1")
         .top(more);
     let gateway = Gateway::start(&conf.route("github", "").yaml()).await;
-    strain(&gateway).await;
+    gateway.strain().await;
     let mut client = Client::connect(gateway.address).await;
     assert_eq!(ask(&mut client, "1").await.status, 200);
     let answer = ask(&mut client, "2").await;

@@ -1,8 +1,12 @@
 //! A gateway from YAML, on free ports, with its access log kept and its clock in the test's hand.
 
+use std::future::poll_fn;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
 
 use hookward::clock::{ManualClock, UnixMillis};
 use hookward::config::{Plan, plan_text};
@@ -107,6 +111,29 @@ impl Gateway {
         let bound = Bound::new(&self.settings).unwrap();
         (self.address, self.admin) = (bound.listen()[0], bound.admin().unwrap());
         self.server = Some(Server::start(bound, &self.settings, &self.guard).unwrap());
+    }
+
+    /// Has the gateway find itself behind: beside it runs a task that takes five milliseconds each time. The clock stands still
+    /// afterwards.
+    pub async fn strain(&self) {
+        let over = Arc::new(AtomicBool::new(false));
+        let work = {
+            let (clock, over) = (self.clock.clone(), Arc::clone(&over));
+            // Woken while it works, it lines up with everybody else.
+            tokio::spawn(poll_fn(move |context| {
+                clock.advance(Duration::from_millis(5));
+                context.waker().wake_by_ref();
+                match over.load(Ordering::SeqCst) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
+            }))
+        };
+        let clock = self.clock.clock();
+        let enough = clock.moment().plus(Duration::from_secs(20));
+        until("strain", || clock.moment() >= enough).await;
+        over.store(true, Ordering::SeqCst);
+        work.await.unwrap();
     }
 
     /// The value of one series, `name{labels}` as exposed; zero when it is not there.
