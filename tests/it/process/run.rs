@@ -55,6 +55,18 @@ fn sockets_listened_on(process: &Process) -> usize {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
+async fn no_request_waits_for_a_page_of_megabytes() {
+    // The system cleared two mebibytes at a time for the gateway, once a second, five milliseconds each on a virtual machine.
+    let gateway = quickstart().await;
+    gateway.process.stderr.has("--forge\n\n").await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.process.id())).unwrap();
+    // Systems before Linux 5.0 do not say.
+    let told = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert!(told.is_none_or(|told| told.trim() == "0"), "{told:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_listened_on_that_nobody_asked_for() {
     // Where every port of the system is in use, a gateway that wanted one more did not start.
     let upstream = Upstream::ok().await;

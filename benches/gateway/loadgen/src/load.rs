@@ -2,7 +2,8 @@
 //!
 //! Without a rate the loop is closed: each connection sends its next webhook when its answer has come. With a rate it is open:
 //! webhooks are due at fixed times and latency counts from when one was *due*, so that a proxy that stalls cannot hide it by
-//! keeping the load from being sent (coordinated omission).
+//! keeping the load from being sent (coordinated omission). How late the load itself came, although a connection was free,
+//! is no latency; it is told apart.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
@@ -116,7 +117,7 @@ struct Client {
     socket: TcpStream,
     request: Request,
     answer: Answer,
-    /// When the webhook in flight was due.
+    /// When the webhook in flight was due, or when the load got round to it if a connection was free before.
     due: Option<Instant>,
     unsent: bool,
     /// Answers on this connection.
@@ -130,6 +131,8 @@ struct Load {
     clients: Vec<Client>,
     /// Clients without a webhook in flight.
     idle: Vec<usize>,
+    /// Since when there is one.
+    idle_since: Instant,
     requests_each: u64,
     pace: Pace,
     last_answer: Instant,
@@ -158,6 +161,7 @@ impl Load {
             epoll,
             clients,
             idle,
+            idle_since: now,
             requests_each: plan.requests_each,
             pace,
             last_answer: now,
@@ -220,7 +224,11 @@ impl Load {
             let client = &mut self.clients[id];
             self.webhooks.write_next(&mut client.request)?;
             client.answer.clear(client.request.stream());
-            client.due = Some(due);
+            let late = now.saturating_duration_since(due.max(self.idle_since));
+            client.due = Some(due + late);
+            if let Some(window) = &mut self.window {
+                window.count_late(late);
+            }
             client.unsent = true;
             self.progress(id)?;
         }
@@ -279,6 +287,9 @@ impl Load {
         client.unsent = false;
         let Some(due) = client.due.take() else { return };
         let now = Instant::now();
+        if self.idle.is_empty() {
+            self.idle_since = now;
+        }
         self.idle.push(id);
         if status != 0 {
             self.last_answer = now;

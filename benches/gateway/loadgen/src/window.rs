@@ -46,6 +46,7 @@ pub(crate) struct Window {
     cpu_ns: Vec<u64>,
     machine: Machine,
     latency_ns: Histogram<u64>,
+    late_ns: Histogram<u64>,
     statuses: BTreeMap<u16, u64>,
     reconnects: u64,
 }
@@ -60,6 +61,7 @@ impl Window {
             cpu_ns: Vec::new(),
             machine: Machine::default(),
             latency_ns: empty_histogram(),
+            late_ns: empty_histogram(),
             statuses: BTreeMap::new(),
             reconnects: 0,
         }
@@ -68,8 +70,12 @@ impl Window {
     /// An answer; status 0 is a connection lost in the middle of an exchange.
     pub(crate) fn count_answer(&mut self, status: u16, latency: Duration) {
         *self.statuses.entry(status).or_default() += 1;
-        self.latency_ns
-            .saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+        record(&mut self.latency_ns, latency);
+    }
+
+    /// How late the load came to send a webhook.
+    pub(crate) fn count_late(&mut self, late: Duration) {
+        record(&mut self.late_ns, late);
     }
 
     pub(crate) fn count_reconnect(&mut self) {
@@ -105,11 +111,12 @@ pub(crate) fn report(
     windows.sort_by_key(|window| window.machine.steal_ms);
     windows.truncate(clean.max(least));
 
-    let mut latency_ns = empty_histogram();
+    let (mut latency_ns, mut late_ns) = (empty_histogram(), empty_histogram());
     let mut statuses = BTreeMap::<u16, u64>::new();
     let mut cpu_ns = vec![0; watched.len()];
     for window in &windows {
         latency_ns += &window.latency_ns;
+        late_ns += &window.late_ns;
         window
             .statuses
             .iter()
@@ -136,10 +143,15 @@ pub(crate) fn report(
         "p99_us": latency_us(0.99),
         "p999_us": latency_us(0.999),
         "max_us": latency_us(1.0),
+        "late_p99_us": late_ns.value_at_quantile(0.99) as f64 / 1e3,
         "cpu_ms": cpu_ms.collect::<serde_json::Map<_, _>>(),
         "machine_busy_ms": windows.iter().map(|window| window.machine.busy_ms).sum::<u64>(),
         "machine_steal_ms": windows.iter().map(|window| window.machine.steal_ms).sum::<u64>(),
     })
+}
+
+fn record(histogram: &mut Histogram<u64>, time: Duration) {
+    histogram.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
 }
 
 fn empty_histogram() -> Histogram<u64> {
