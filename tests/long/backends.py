@@ -1,7 +1,7 @@
 """Applications behind the gateway that a benchmark has no use for.
 
-The first port answers 128 KiB, or HOOKWARD_LONG_LARGE bytes, to everything: for clients that do not read. The second does one thing at a time in
-five milliseconds, 200 a second, for events that come faster.
+`large PORT` answers 128 KiB, or HOOKWARD_LONG_LARGE bytes, to everything: for clients that do not read. `slow PORT` does one thing
+at a time in five milliseconds, 200 a second, for events that come faster.
 """
 
 import asyncio
@@ -41,9 +41,10 @@ async def main():
             await asyncio.sleep(SLOW_SECONDS)
             return answer(b"ok")
 
-    servers = [await asyncio.start_server(lambda r, w, f=respond: serve(r, w, f), "127.0.0.1", int(port), backlog=4096)
-               for port, respond in zip(sys.argv[1:], (at_once, in_turn))]
-    await asyncio.gather(*(server.serve_forever() for server in servers))
+    kind, port = sys.argv[1:]
+    respond = {"large": at_once, "slow": in_turn}[kind]
+    server = await asyncio.start_server(lambda r, w: serve(r, w, respond), "127.0.0.1", int(port), backlog=4096)
+    await server.serve_forever()
 
 
 asyncio.run(main())

@@ -109,10 +109,11 @@ class Stand:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.backends = [
             children.start([*BACKEND_FIRST, self.upstream_binary, UPSTREAM], core=LOAD_CORE, log=f"long-{PORT}-upstream.log"),
-            # Of what attackers ask for, not of the honest.
-            children.start([sys.executable, HERE / "backends.py", LARGE, SLOW], core=LOAD_CORE, log=f"long-{PORT}-backends.log"),
+            children.start([sys.executable, HERE / "backends.py", "slow", SLOW], core=LOAD_CORE, log=f"long-{PORT}-slow.log"),
+            # Of what attackers ask for, not of the honest: with them, after everybody else.
+            children.start([sys.executable, HERE / "backends.py", "large", LARGE], core=LOAD_CORE, log=f"long-{PORT}-large.log"),
         ]
-        for child, port in zip(self.backends, (UPSTREAM, SLOW)):
+        for child, port in zip(self.backends, (UPSTREAM, SLOW, LARGE)):
             children.wait_until_listening(child, port)
         return self
 
@@ -224,4 +225,6 @@ class Stand:
             "p50_ms": round(during["p50_us"] / 1e3, 2), "p99_ms": round(during["p99_us"] / 1e3, 2),
             "p99_calm_ms": [round(one["p99_us"] / 1e3, 2) for one in (before, after)],
             "p99_ratio": round(during["p99_us"] / calm_us, 2),
+            # The load's own, which is on one core with the attack.
+            "late_p99_ms": round(during["late_p99_us"] / 1e3, 2),
         }
