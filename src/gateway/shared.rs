@@ -78,6 +78,9 @@ impl Shared {
         metrics.watch(Watched::ReplayCapacity, move || capacity);
         let log = access.clone();
         metrics.watch(Watched::LogLinesDropped, move || log.dropped());
+        let strain = Strain::new(&clock);
+        let felt = Arc::clone(&strain);
+        metrics.watch(Watched::Overloaded, move || u64::from(felt.is_felt()));
         let connector = Connector::new();
         Shared {
             fetcher: Fetcher::new(world, &connector, metrics.fetches(), clock.clone()),
@@ -92,7 +95,7 @@ impl Shared {
             webhooks: Places::default(),
             memory,
             active: Places::default(),
-            strain: Strain::new(&clock),
+            strain,
             drain_over: Notify::new(),
             draining: AtomicBool::new(false),
             routes: Mutex::default(),

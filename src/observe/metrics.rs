@@ -535,6 +535,7 @@ mod tests {
             Watched::BufferedBytes,
             Watched::ReplayEntries,
             Watched::ReplayCapacity,
+            Watched::Overloaded,
             Watched::LogLinesDropped,
         ] {
             let number = Arc::clone(&number);
@@ -544,12 +545,13 @@ mod tests {
             "buffered_bytes",
             "replay_entries",
             "replay_capacity",
+            "overloaded",
             "log_lines_dropped_total",
         ];
         for value in [7.0, 7.0, 9.0] {
             number.store(value as u64, Ordering::SeqCst);
             let samples = samples(&metrics);
-            assert_eq!(names.map(|name| samples[&full(name)]), [value; 4]);
+            assert_eq!(names.map(|name| samples[&full(name)]), [value; 5]);
         }
     }
 

@@ -6,6 +6,7 @@ processes, or other work, take of this one is not the gateway's doing.
 """
 
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -54,6 +55,7 @@ routes:
     secrets: [{{ env: SECRET }}]
     upstream: {upstream}
     limits: {{ {route} }}
+    replay: {{ keep: {keep} }}
   - name: stripe
     path: /hooks/stripe
     provider: stripe
@@ -73,6 +75,7 @@ NO_LIMITS = {
     "client": "connections: 9000",
     "route": "rate: 1000000/s, burst: 1000000, in_flight: 100000",
     "passthrough": "large",
+    "keep": "24h",
     "upstream": "app",
     "expires": "2099-01-01T00:00:00Z",
     "more_listen": "",
@@ -97,6 +100,7 @@ class Stand:
         self.binary, self.loadgen, self.upstream_binary = gateway, loadgen, upstream
         self.seed = PORT << 40 | int(time.time()) << 8
         self.conf = children.RUN / f"long-{PORT}.yaml"
+        self.access = children.RUN / f"long-{PORT}-access.log"
         self.gateway = None
         self.backends = []
         # What goes before the commands of gateway and honest traffic.
@@ -122,7 +126,7 @@ class Stand:
         for child in self.backends:
             children.stop(child)
 
-    def start(self, prefix=(), **changes):
+    def start(self, prefix=(), keep_log=False, **changes):
         """Starts the gateway with `changes` to a configuration without limits; `prefix` is a command around it."""
         self.stop()
         self.write(**changes)
@@ -130,8 +134,9 @@ class Stand:
             if children.is_taken(port):
                 raise RuntimeError(f"port {port} is taken by another process")
         argv = [*self.first, *prefix, self.binary, "run", self.conf]
-        self.gateway = children.start(argv, core=GATEWAY_CORE, log=f"long-{PORT}.log", env={"SECRET": SECRET},
-                                      stdout=subprocess.DEVNULL)
+        with open(self.access if keep_log else os.devnull, "wb") as access:
+            self.gateway = children.start(argv, core=GATEWAY_CORE, log=f"long-{PORT}.log", env={"SECRET": SECRET},
+                                          stdout=access)
         children.wait_until_listening(self.gateway, PORT)
         children.wait_until_listening(self.gateway, ADMIN)
 
@@ -165,6 +170,17 @@ class Stand:
     def cpu_seconds(self):
         fields = Path(f"/proc/{self.gateway.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def own_p99_us(self, since, until):
+        """What the gateway itself took for honest events between two times, waiting for the backend not counted."""
+        took = []
+        with open(self.access) as lines:
+            for line in lines:
+                if f'"client":"{HONEST}"' in line:
+                    said = json.loads(line)
+                    if since <= datetime.datetime.fromisoformat(said["time"]).timestamp() <= until:
+                        took.append(said["total_us"] - said.get("upstream_us", 0))
+        return sorted(took)[len(took) * 99 // 100]
 
     @contextlib.contextmanager
     def watched(self, every=0.25):
@@ -213,11 +229,15 @@ class Stand:
     def beside(self, seconds, attack, rate=500, calm=None):
         """Honest traffic alone, beside `attack()` which takes `seconds`, and alone again."""
         calm = calm or max(4, seconds / 4)
+        times = [time.time()]
         before = self.honest(calm, rate)
+        times.append(time.time())
         child = self.load(seconds, rate=rate)
         attack()
         during = self.figures(child)
+        times.append(time.time())
         after = self.honest(calm, rate)
+        times.append(time.time())
         calm_us = (before["p99_us"] + after["p99_us"]) / 2
         return {
             "honest": during["answers"], "honest_errors": during["unexpected"],
@@ -227,4 +247,5 @@ class Stand:
             "p99_ratio": round(during["p99_us"] / calm_us, 2),
             # The load's own, which is on one core with the attack.
             "late_p99_ms": round(during["late_p99_us"] / 1e3, 2),
+            "times": times,
         }

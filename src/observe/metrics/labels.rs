@@ -123,6 +123,8 @@ pub enum Watched {
     ReplayEntries,
     /// Replay keys that can be remembered at most.
     ReplayCapacity,
+    /// Whether requests wait for the processors; 0 or 1.
+    Overloaded,
     /// Access-log lines lost since the start; only grows.
     LogLinesDropped,
 }

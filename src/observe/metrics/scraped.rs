@@ -18,6 +18,7 @@ pub(super) struct Watches {
     buffered_bytes: (IntGauge, Option<Reading>),
     replay_entries: (IntGauge, Option<Reading>),
     replay_capacity: (IntGauge, Option<Reading>),
+    overloaded: (IntGauge, Option<Reading>),
     log_lines_dropped: (IntCounter, Option<Reading>),
     panics: IntCounter,
     process: Option<ProcessSeries>,
@@ -30,6 +31,7 @@ impl Watches {
             buffered_bytes: gauge("buffered_bytes", "Bytes of bodies held in memory."),
             replay_entries: gauge("replay_entries", "Replay keys remembered."),
             replay_capacity: gauge("replay_capacity", "Replay keys that can be remembered at most."),
+            overloaded: gauge("overloaded", "Whether requests wait for the processors; 0 or 1."),
             log_lines_dropped: (
                 counter(registry, "log_lines_dropped_total", "Access-log lines that were lost."),
                 None,
@@ -48,12 +50,19 @@ impl Watches {
             Watched::BufferedBytes => self.buffered_bytes.1 = Some(read),
             Watched::ReplayEntries => self.replay_entries.1 = Some(read),
             Watched::ReplayCapacity => self.replay_capacity.1 = Some(read),
+            Watched::Overloaded => self.overloaded.1 = Some(read),
             Watched::LogLinesDropped => self.log_lines_dropped.1 = Some(read),
         }
     }
 
     pub(super) fn read(&self) {
-        for (gauge, read) in [&self.buffered_bytes, &self.replay_entries, &self.replay_capacity] {
+        let gauges = [
+            &self.buffered_bytes,
+            &self.replay_entries,
+            &self.replay_capacity,
+            &self.overloaded,
+        ];
+        for (gauge, read) in gauges {
             if let Some(read) = read {
                 gauge.set(i64::try_from(read()).unwrap_or(i64::MAX));
             }

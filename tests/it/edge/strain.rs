@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 
-use crate::harness::{Answer, Client, Conf, Event, Gateway, H2, Upstream, sign_github};
+use crate::harness::{Answer, Client, Conf, Event, Gateway, H2, Upstream, sign_github, until};
 
 /// A gateway under strain that takes one event a second from each client, and another client that was refused.
 async fn refused(upstream: &Upstream, more: &str) -> (Gateway, Client) {
@@ -98,4 +98,16 @@ async fn refusals_go_out_in_turn_and_streams_beside_them_at_once() {
         (second.status().as_u16(), &second.headers()["retry-after"]),
         (429, &"5".parse().unwrap())
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn operators_see_that_the_processors_are_behind() {
+    // Requests that wait are neither refused nor failed: without this nothing would tell why providers give up.
+    let upstream = Upstream::ok().await;
+    let gateway = Gateway::start(&Conf::to(upstream.address).route("github", "").yaml()).await;
+    assert_eq!(gateway.metric("hookward_overloaded"), 0.0);
+    gateway.strain().await;
+    assert_eq!(gateway.metric("hookward_overloaded"), 1.0);
+    gateway.clock.advance(Duration::from_secs(4));
+    until("the end of it", || gateway.metric("hookward_overloaded") == 0.0).await;
 }
