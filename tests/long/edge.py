@@ -216,19 +216,28 @@ def overload(bench, seconds=30, only=None):
 
 
 def overloaded(bench, what, seconds, more):
-    peak = max(bench.figures(bench.load(6, connections=n, more=more))["statuses"].get("200", 0) / 6 for n in (8, 16, 32))
+    # Before and after: a shared machine is a tenth faster in one minute than in the next.
+    peaks = [peak_of(bench, more)]
     cpu = bench.cpu_seconds()
-    over = bench.figures(bench.load(seconds, rate=3 * peak, connections=2000, more=more))
+    over = bench.figures(bench.load(seconds, rate=3 * peaks[0], connections=2000, more=more))
     cpu = (bench.cpu_seconds() - cpu) / over["seconds"]
+    peaks.append(peak_of(bench, more))
+    peak = statistics.mean(peaks)
     good = over["statuses"].get("200", 0) / over["seconds"]
     return report("overload", {
-        "of": what, "peak_per_second": round(peak), "offered_per_second": round(3 * peak), "statuses": over["statuses"],
+        "of": what, "peaks_per_second": [round(one) for one in peaks], "offered_per_second": round(3 * peaks[0]),
+        "statuses": over["statuses"],
         "answers_per_second": round(over["per_second"]), "unsent": over["behind"], "cores": round(cpu, 2),
         "broken": over["statuses"].get("0", 0), "reconnects": over["reconnects"],
         "goodput_per_second": round(good), "share_of_peak": round(good / peak, 3),
         "p50_ms": round(over["p50_us"] / 1e3, 1), "p99_ms": round(over["p99_us"] / 1e3, 1)},
         goodput=(good >= 0.8 * peak, "goodput at least 80 % of the peak"),
         shed=(set(over["statuses"]) <= {"200", "429", "503"}, "the rest 429 or 503"))
+
+
+def peak_of(bench, more):
+    """The most events a second, with few connections."""
+    return max(bench.figures(bench.load(4, connections=n, more=more))["statuses"].get("200", 0) / 4 for n in (8, 16, 32))
 
 
 @case
