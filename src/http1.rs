@@ -14,5 +14,5 @@ pub use head::{
     Framed, HEADERS_MAX, is_authority, is_framing_look_alike, is_look_alike, is_name, is_odd, is_request, is_token,
     judge,
 };
-pub use read::{READ_BYTES, read_some};
+pub use read::{READ_BYTES, poll_read_some, read_some};
 pub use write::poll_write_parts;

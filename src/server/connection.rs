@@ -141,35 +141,40 @@ impl Connection {
 
     /// Whether something arrived that was not read yet, be it the end.
     pub(super) async fn has_something(&self) -> bool {
-        poll_fn(|context| Poll::Ready(self.poll_arrived(context).is_ready())).await
+        let Some(stream) = self.unread_in() else { return true };
+        // Tokio may take a connection for readable whose last read found just as much as it asked for; the system knows.
+        poll_fn(|context| {
+            let there = stream.poll_peek(context, &mut ReadBuf::new(&mut [0]));
+            Poll::Ready(there.is_ready())
+        })
+        .await
     }
 
-    /// Ready when something may have arrived that was not read yet, be it the end.
-    fn poll_arrived(&self, context: &mut Context<'_>) -> Poll<()> {
-        let stream = match &self.io {
-            Transport::Tcp(stream) => stream,
-            // What is decrypted already is nothing that the system would tell of.
-            Transport::Tls(stream) if !stream.get_ref().1.wants_read() => return Poll::Ready(()),
-            Transport::Tls(stream) => stream.get_ref().0,
-        };
-        // That it broke is for the read to tell.
-        stream.poll_read_ready(context).map(drop)
+    /// Where the system has what was not read yet; none when some of it is decrypted already, of which it tells nobody.
+    fn unread_in(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Transport::Tcp(stream) => Some(stream),
+            Transport::Tls(stream) if !stream.get_ref().1.wants_read() => None,
+            Transport::Tls(stream) => Some(stream.get_ref().0),
+        }
     }
 
-    /// Resolves when a request may be read: at once, but under strain when one arrived and its turn has come.
-    pub(super) async fn turn(&mut self) {
-        poll_fn(|context| self.poll_turn(context)).await;
-    }
-
-    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready when one read may be tried: at once, but under strain when something seems to have arrived and it is this
+    /// connection's turn.
+    pub(super) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.turn.is_needed() {
             return Poll::Ready(());
         }
-        ready!(self.poll_arrived(context));
+        if !self.turn.is_awaited()
+            && let Some(stream) = self.unread_in()
+        {
+            // That it broke is for the read to tell.
+            let _ = ready!(stream.poll_read_ready(context));
+        }
         self.turn.poll(context)
     }
 
-    /// Whether a request arrived that waits for its turn.
+    /// Whether it waits for its turn.
     pub(super) fn is_in_line(&self) -> bool {
         self.turn.is_awaited()
     }
@@ -251,8 +256,8 @@ impl AsyncRead for Connection {
             connection.turn_bytes = TURN_BYTES;
         }
         let filled = connection.poll_fill(context, buf);
-        if filled.is_pending() {
-            // All that was there is read.
+        // All that was there is read, or Tokio wants others to run first, which does not end the turn.
+        if filled.is_pending() && tokio::task::coop::has_budget_remaining() {
             connection.turn_bytes = 0;
         }
         ready!(filled)?;
@@ -445,7 +450,7 @@ mod tests {
         other.write_all(b"x").await.unwrap();
         lined_up(&mut connection).await;
         assert!(turnstile.let_in());
-        connection.turn().await;
+        poll_fn(|context| connection.poll_turn(context)).await;
         assert!(!connection.is_in_line());
         assert_eq!(drink(&mut connection).await, 1);
     }

@@ -6,8 +6,10 @@
 //! collected here and handed on whole, as bytes already read. While a connection is idle it owns no read buffer: all
 //! connections of a thread read through one.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, LazyLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -26,7 +28,7 @@ use super::tally::Tally;
 use super::turnstile::Turnstile;
 use crate::clock::{Alarm, Moment, within};
 use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
-use crate::http1::{Broken, Chunks, READ_BYTES, read_some};
+use crate::http1::{Broken, Chunks, READ_BYTES, poll_read_some, read_some};
 use crate::observe::metrics::Turned;
 
 /// How HTTP/2 begins, with and without TLS (RFC 9113 section 3.4). Its first part looks like a head.
@@ -223,23 +225,27 @@ impl Ingress {
             true => self.settings.head_timeout,
             false => self.settings.idle_timeout,
         };
+        let mut active = None;
         let arrived = tokio::select! {
             biased;
-            arrived = alarm.within(patience, begin(stream, &mut bytes)) => Some(arrived),
+            arrived = alarm.within(patience, self.begin(stream, &mut bytes, &mut active, true)) => arrived.ok(),
             _ = stopping.wait_for(|stopping| *stopping) => None,
         };
         let arrived = match arrived {
             Some(arrived) => arrived,
-            None if stream.is_in_line() => Ok(begin(stream, &mut bytes).await),
-            // An idle connection ends with the service.
+            // Whoever is in line came before his time was over, and before the end of the service.
+            None if stream.is_in_line() => {
+                let begun = self.begin(stream, &mut bytes, &mut active, false);
+                within(self.settings.head_timeout, begun).await.ok()?
+            }
             None => return None,
         };
         // Silence, a farewell or a broken connection: there is no request to answer.
-        if !matches!(arrived, Ok(Ok(read)) if read > 0) {
+        if !matches!(arrived, Ok(read) if read > 0) {
             return None;
         }
         let started = self.guard.shared().clock().moment();
-        let active = self.guard.shared().enter();
+        let active = active.unwrap_or_else(|| self.guard.shared().enter());
         let whole = self.read_rest(stream, &mut bytes, preface);
         let reason = match within(self.settings.head_timeout, whole).await {
             Ok(Ok(_)) if preface && bytes.starts_with(H2_PREFACE) => return Some((Head::Http2(bytes), active)),
@@ -262,6 +268,40 @@ impl Ingress {
         ))
         .await;
         None
+    }
+
+    /// Reads what a request begins with, when its turn has come. From when it lines up it is `active`, so that a drain
+    /// waits for it. Unless it `waits`, it is the end when nothing is there.
+    async fn begin(
+        &self,
+        stream: &mut Connection,
+        bytes: &mut BytesMut,
+        active: &mut Option<Active>,
+        waits: bool,
+    ) -> io::Result<usize> {
+        let mut is_let_in = false;
+        poll_fn(|context| {
+            if !is_let_in {
+                if stream.poll_turn(context).is_pending() {
+                    if stream.is_in_line() && active.is_none() {
+                        *active = Some(self.guard.shared().enter());
+                    }
+                    return Poll::Pending;
+                }
+                is_let_in = true;
+            }
+            let read = poll_read_some(stream, context, bytes, READ_BYTES);
+            if read.is_ready() {
+                return read;
+            }
+            // There was nothing after all. Whatever comes has to line up, if others have to by then.
+            (is_let_in, *active) = (false, None);
+            match waits {
+                true => Poll::Pending,
+                false => Poll::Ready(Ok(0)),
+            }
+        })
+        .await
     }
 
     /// Judges what arrived, a head up to `end` and perhaps the beginning of a body, and finds who is to handle it.
@@ -311,12 +351,6 @@ impl Ingress {
             }
         }
     }
-}
-
-/// Reads what a request begins with, when its turn has come.
-async fn begin(stream: &mut Connection, bytes: &mut BytesMut) -> io::Result<usize> {
-    stream.turn().await;
-    read_some(stream, bytes, READ_BYTES).await
 }
 
 /// Why there is no head.

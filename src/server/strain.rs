@@ -38,7 +38,7 @@ pub(super) async fn watch(turnstile: Arc<Turnstile>) {
     }
 }
 
-/// Lines up behind everything that is ready to run, and behind whoever waits to begin.
+/// Lines up behind everything that is ready to run on this thread, and behind whoever waits to begin.
 async fn look(turnstile: &Arc<Turnstile>) {
     let strain = turnstile.strain();
     let before = strain.clock().moment();

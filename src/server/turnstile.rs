@@ -4,8 +4,9 @@
 //! hears only then what the backend said to the first. Hundreds are under way at a time, to nobody's gain: each finds its
 //! memory cold when it goes on, so that it costs up to twice as much, and together they fill the places of their route and
 //! are refused. So while the process is behind, a connection that has a request to be read lines up here, and a few at a
-//! time are let in whenever everything else that was ready had its turn. What was begun is finished first, what waits
-//! waits with the system, and nobody is passed over.
+//! time are let in whenever everything else that was ready on this thread had its turn. What can go on goes on before more
+//! is begun, what waits waits with the system, and nobody is passed over. Of HTTP/2, which has no beginnings that could be
+//! told before they are read, each turn is so many bytes.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -163,7 +164,7 @@ impl Drop for Turn {
     }
 }
 
-/// Resolves when the tasks had their turn that were ready before.
+/// Resolves when the tasks had their turn that were ready on this thread before.
 pub(super) async fn behind_all() {
     let mut waited = false;
     poll_fn(|context| match std::mem::replace(&mut waited, true) {

@@ -230,7 +230,8 @@ def overloaded(bench, what, seconds, more):
         "answers_per_second": round(over["per_second"]), "unsent": over["behind"], "cores": round(cpu, 2),
         "broken": over["statuses"].get("0", 0), "reconnects": over["reconnects"],
         "goodput_per_second": round(good), "share_of_peak": round(good / peak, 3),
-        "p50_ms": round(over["p50_us"] / 1e3, 1), "p99_ms": round(over["p99_us"] / 1e3, 1)},
+        "p50_ms": round(over["p50_us"] / 1e3, 1), "p99_ms": round(over["p99_us"] / 1e3, 1),
+        "late_p99_ms": round(over["late_p99_us"] / 1e3, 2)},
         goodput=(good >= 0.8 * peak, "goodput at least 80 % of the peak"),
         shed=(set(over["statuses"]) <= {"200", "429", "503"}, "the rest 429 or 503"))
 
@@ -313,6 +314,7 @@ def soak(bench, seconds=1200):
         "seconds": round(figures["seconds"]), "peak_per_second": round(peak), "answers": figures["answers"],
         "errors": figures["unexpected"], "statuses": figures["statuses"], "reconnects": figures["reconnects"],
         "reloads": done, "p99_ms": round(figures["p99_us"] / 1e3, 2), "max_ms": round(figures["max_us"] / 1e3, 2),
+        "late_p99_ms": round(figures["late_p99_us"] / 1e3, 2),
         "cpu_share": round(cpu / seconds, 3), "rss_mib": [round(one[1] / 1024, 1) for one in (first, middle, last)],
         "of_it_events_mib": round(last[2] / 1024, 1), "slope_mib_per_hour_without_events": round(slope, 1),
         "files": [files, middle[3], last[3]]},

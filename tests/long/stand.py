@@ -176,11 +176,12 @@ class Stand:
         took = []
         with open(self.access) as lines:
             for line in lines:
-                if f'"client":"{HONEST}"' in line:
+                # The last one may not be whole.
+                if f'"client":"{HONEST}"' in line and line.endswith("}\n"):
                     said = json.loads(line)
                     if since <= datetime.datetime.fromisoformat(said["time"]).timestamp() <= until:
                         took.append(said["total_us"] - said.get("upstream_us", 0))
-        return sorted(took)[len(took) * 99 // 100]
+        return sorted(took)[len(took) * 99 // 100] if took else None
 
     @contextlib.contextmanager
     def watched(self, every=0.25):

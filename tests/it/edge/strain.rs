@@ -59,6 +59,30 @@ async fn whoever_keeps_to_it_is_heard_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_body_sent_apart_from_its_head_is_no_impatience() {
+    // The last read of such a body found just what it asked for, and Tokio took the connection for readable afterwards: who
+    // kept to the time he was told was taken for one who did not, and told half of the time that he was to wait.
+    let upstream = Upstream::ok().await;
+    let (gateway, mut client) = refused(&upstream, "").await;
+    let mut other = Client::connect(gateway.address).await;
+    gateway.clock.advance(Duration::from_secs(10));
+    gateway.strain().await;
+    assert_eq!(ask(&mut other, "3").await.status, 200);
+    let event = Event::of("github", "4");
+    client.send(&event.head()).await;
+    until("the head to be read", || gateway.active() == 1).await;
+    client.send(&event.body).await;
+    assert_eq!(client.answer().await.status, 429);
+    // It waits for its time.
+    gateway.clock.advance(Duration::from_secs(10));
+    gateway.strain().await;
+    assert_eq!(ask(&mut other, "5").await.status, 200);
+    assert_eq!(ask(&mut client, "6").await.status, 429);
+    gateway.clock.advance(Duration::from_secs(5));
+    assert_eq!(ask(&mut client, "7").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_trusted_proxy_is_heard_always() {
     // Its connections carry many clients: one that was refused would hold up all others.
     let upstream = Upstream::ok().await;
@@ -108,6 +132,9 @@ async fn operators_see_that_the_processors_are_behind() {
     assert_eq!(gateway.metric("hookward_overloaded"), 0.0);
     gateway.strain().await;
     assert_eq!(gateway.metric("hookward_overloaded"), 1.0);
-    gateway.clock.advance(Duration::from_secs(4));
-    until("the end of it", || gateway.metric("hookward_overloaded") == 0.0).await;
+    until("the end of it", || {
+        gateway.clock.advance(Duration::from_secs(4));
+        gateway.metric("hookward_overloaded") == 0.0
+    })
+    .await;
 }

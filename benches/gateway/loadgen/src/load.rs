@@ -302,6 +302,8 @@ impl Load {
     fn reconnect(&mut self, id: usize) -> anyhow::Result<()> {
         // The socket that is replaced is closed, which takes it off the epoll.
         self.clients[id] = Client::connect(self.way, &self.epoll, id)?;
+        // To be let in late is the target's doing, not the load's.
+        self.idle_since = Instant::now();
         if let Some(window) = &mut self.window {
             window.count_reconnect();
         }
