@@ -13,6 +13,7 @@ mod doors;
 mod drain;
 mod frames;
 mod handshake;
+mod http2;
 mod ingress;
 mod listen;
 mod proxied;
@@ -20,7 +21,6 @@ mod proxy;
 mod sample;
 mod session;
 mod strain;
-mod tally;
 mod tls;
 mod turnstile;
 
@@ -32,9 +32,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use pingora_core::apps::{HttpServerOptions, ServerApp};
+use pingora_core::apps::ServerApp;
 use pingora_core::listeners::ListenerConfig;
-use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::Fds;
 use pingora_core::server::configuration::ServerConf;
@@ -59,26 +58,6 @@ pub use tls::{CertificateFiles, Certificates, TlsError, TlsSettings};
 
 /// Collected before it is sent: an answer's head and a small body then leave in one packet.
 const WRITE_BUFFER_BYTES: usize = 1460;
-
-/// What pieces of bodies that arrive faster than they are read may cost one HTTP/2 connection beyond their bytes. The
-/// default ends the connection of a sender that fills the window of 64 KiB in pieces of 100 bytes.
-const H2_PIECES_COST_MAX: usize = 256 * 1024;
-
-/// Requests of one HTTP/2 connection at a time. Each may hold a body of the route's size, within the memory of all.
-const H2_STREAMS_MAX: u32 = 100;
-
-/// Body that one HTTP/2 connection may send ahead of what was read, over all of its requests.
-const H2_WINDOW_BYTES: u32 = 64 * 1024;
-
-/// Answer that waits for an HTTP/2 client that reads slowly, for each request. The default of 400 KiB would make 40 MiB
-/// of a connection that opens its windows and reads nothing.
-const H2_UNSENT_BYTES_MAX: usize = 64 * 1024;
-
-/// Requests that an HTTP/2 client may cancel before they are looked at; then the connection ends (CVE-2023-44487).
-const H2_CANCELLED_MAX: usize = 20;
-
-/// Requests that an HTTP/2 client may make the gateway reset by breaking rules; then the connection ends (CVE-2025-8671).
-const H2_BROKEN_MAX: usize = 100;
 
 /// Servers of the pass-through that one request may try.
 const PASSTHROUGH_TRIES_MAX: usize = 8;
@@ -198,7 +177,8 @@ impl Server {
             settings: settings.ingress,
             turnstile: Arc::clone(&turnstile),
             guard: Arc::clone(guard),
-            proxy: Arc::new(proxy(guard, settings.ingress)),
+            http2: http2::options(settings.ingress),
+            proxy: Arc::new(proxy(guard)),
         });
         let doors = Doors::new(settings.doors);
         let mut services = vec![
@@ -268,8 +248,8 @@ impl Server {
     }
 }
 
-/// Pingora's proxy around the guard. HTTP/2, which it takes over from the first byte on, has the bounds of HTTP/1.
-fn proxy(guard: &Arc<Guard>, ingress: IngressSettings) -> pingora_proxy::HttpProxy<Gateway> {
+/// Pingora's proxy, for what is passed through.
+fn proxy(guard: &Arc<Guard>) -> pingora_proxy::HttpProxy<Gateway> {
     let conf = ServerConf {
         max_retries: PASSTHROUGH_TRIES_MAX,
         ..ServerConf::default()
@@ -277,22 +257,7 @@ fn proxy(guard: &Arc<Guard>, ingress: IngressSettings) -> pingora_proxy::HttpPro
     let gateway = Gateway {
         guard: Arc::clone(guard),
     };
-    let mut proxy = pingora_proxy::http_proxy(&Arc::new(conf), gateway);
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    options.h2_idle_timeout = Some(ingress.idle_timeout);
-    proxy.server_options = Some(options);
-    let mut h2 = default_h2_options();
-    h2.max_header_list_size(u32::try_from(ingress.head_bytes_max).unwrap_or(u32::MAX))
-        .max_concurrent_streams(H2_STREAMS_MAX)
-        .initial_window_size(H2_WINDOW_BYTES)
-        .initial_connection_window_size(H2_WINDOW_BYTES)
-        .max_send_buffer_size(H2_UNSENT_BYTES_MAX)
-        .max_pending_accept_reset_streams(H2_CANCELLED_MAX)
-        .max_local_error_reset_streams(Some(H2_BROKEN_MAX))
-        .data_frame_budget(H2_PIECES_COST_MAX);
-    proxy.h2_options = Some(h2);
-    proxy
+    pingora_proxy::http_proxy(&Arc::new(conf), gateway)
 }
 
 /// Starts one service on a bound socket.

@@ -247,14 +247,14 @@ impl Exchange for ServerSession {
     }
 }
 
-/// Whether the body did not end but break: its chunks have no single meaning, or it came in more frames of HTTP/2 than it
-/// may. Our own server says it by the kind of the connection's error.
+/// Whether the body did not end but break: its chunks have no single meaning, as our own connection says by the kind of
+/// its error, or it came in more frames of HTTP/2 than it may.
 fn is_badly_framed(e: &pingora_core::Error) -> bool {
-    let cause = e.cause.as_ref().and_then(|cause| {
-        let http2 = cause.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
-        cause.downcast_ref::<io::Error>().or(http2)
-    });
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
+    let Some(cause) = &e.cause else { return false };
+    let http1 = cause.downcast_ref::<io::Error>();
+    let http2 = cause.downcast_ref::<h2::Error>();
+    http1.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
+        || http2.is_some_and(|cause| cause.is_go_away() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// The names in the verified certificate of the client; none without one.

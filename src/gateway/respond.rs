@@ -170,6 +170,14 @@ pub(crate) async fn refuse_raw(
     trail.close(shared, None);
 }
 
+/// Notes a request of HTTP/2 that had no meaning, and was reset or answered where nobody sees it.
+pub(crate) fn refused_below(peer: IpAddr, shared: &Shared) {
+    let mut trail = Trail::new(&shared.clock);
+    trail.client(peer);
+    trail.refused(Reason::BadFraming, Written::nothing());
+    trail.close(shared, None);
+}
+
 async fn write(
     exchange: &mut impl Exchange,
     request: &Request,

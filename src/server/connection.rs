@@ -23,14 +23,12 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::frames::{Flood, Frames};
 use super::strain::Patience;
-use super::tally::Tally;
 use super::turnstile::{Turn, Turnstile};
 use crate::http1::{Broken, Chunks, poll_write_parts};
 
@@ -58,8 +56,6 @@ pub(crate) struct Connection {
     /// Who is at the other end, or whom a load balancer spoke for.
     client: SocketAddr,
     tls: Option<Arc<SslDigest>>,
-    /// Where Pingora has what a forward proxy said, for each request of the connection to find.
-    tally: Option<Arc<ProxyDigest>>,
     /// What the client was told about coming back.
     pub(super) patience: Patience,
     /// Its place in line under strain.
@@ -104,19 +100,10 @@ impl Connection {
             frames: None,
             client,
             tls,
-            tally: None,
             patience: Patience::new(turnstile.strain()),
             turn: Turn::new(turnstile),
             turn_bytes: 0,
         }
-    }
-
-    /// Has the requests of the connection counted.
-    pub(super) fn tally(&mut self, tally: &Arc<Tally>) {
-        // The answer of a forward proxy that there is not.
-        let answer = ResponseHeader::build(200, Some(0)).ok();
-        self.tally =
-            answer.map(|answer| Arc::new(ProxyDigest::new(Box::new(answer), Some(Box::new(Arc::clone(tally))))));
     }
 
     /// Who is at the other end, or whom a load balancer spoke for.
@@ -251,6 +238,10 @@ impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
         let before = buf.filled().len();
+        if connection.frames.as_ref().is_some_and(|frames| frames.is_flood()) {
+            // Whoever reads looks for that now, and reads no more.
+            return Poll::Pending;
+        }
         if connection.frames.is_some() && connection.turn_bytes == 0 && connection.again.is_empty() {
             ready!(connection.poll_turn(context));
             connection.turn_bytes = TURN_BYTES;
@@ -266,11 +257,9 @@ impl AsyncRead for Connection {
         if let Some(frames) = &mut connection.frames
             && let Err(Flood) = frames.read(read)
         {
-            log::debug!(
-                "{}: a connection of HTTP/2 is ended: a flood of frames",
-                connection.client
-            );
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            log::debug!("{}: a flood of frames", connection.client);
+            buf.set_filled(before);
+            return Poll::Pending;
         }
         let Some(chunks) = &mut connection.chunks else {
             return Poll::Ready(Ok(()));
@@ -374,7 +363,7 @@ impl GetTimingDigest for Connection {
 
 impl GetProxyDigest for Connection {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.tally.clone()
+        None
     }
 }
 
@@ -460,7 +449,7 @@ mod tests {
         // One connection that sends without end would have the processor to itself.
         let clock = ManualClock::at(UnixMillis(0));
         let (mut connection, mut other, turnstile) = under_strain(&clock).await;
-        connection.count(Frames::new(&clock.clock(), &Tally::new(1), false));
+        connection.count(Frames::new(&clock.clock(), &Arc::default(), false));
         let frame = [&[0, 0x40, 0, 0, 0, 0, 0, 0, 1][..], &[0; 1 << 14]].concat();
         let all = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame.repeat(64)].concat();
         let length = all.len();

@@ -8,9 +8,9 @@
 //! where streams are known (Pingora, the h2 crate).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::tally::Tally;
 use crate::clock::{Clock, Moment};
 
 /// Frames without a request in one [`PERIOD`]. Browsers send a few settings and priorities at the start, and a ping now
@@ -41,7 +41,8 @@ const HEAD_BYTES: usize = 9;
 #[derive(Debug)]
 pub(super) struct Frames {
     clock: Clock,
-    tally: Arc<Tally>,
+    /// Whether there was a flood.
+    flood: Arc<AtomicBool>,
     /// Bytes until the next head.
     skip: u64,
     head: [u8; HEAD_BYTES],
@@ -64,12 +65,12 @@ struct Account {
 pub(super) struct Flood;
 
 impl Frames {
-    /// The start of a connection, its preface included, whose end is told to `tally`; `is_proxy`: it carries many clients.
-    pub(super) fn new(clock: &Clock, tally: &Arc<Tally>, is_proxy: bool) -> Self {
+    /// The start of a connection, its preface included; `flood` learns of one, `is_proxy`: it carries many clients.
+    pub(super) fn new(clock: &Clock, flood: &Arc<AtomicBool>, is_proxy: bool) -> Self {
         let since = clock.moment();
         Frames {
             clock: clock.clone(),
-            tally: Arc::clone(tally),
+            flood: Arc::clone(flood),
             skip: PREFACE_BYTES,
             head: [0; HEAD_BYTES],
             known: 0,
@@ -101,11 +102,16 @@ impl Frames {
                 let length = u32::from_be_bytes([0, a, b, c]);
                 self.skip = u64::from(length);
                 if self.count(kind, length).is_err() {
-                    self.tally.flooded();
+                    self.flood.store(true, Ordering::Relaxed);
                     return Err(Flood);
                 }
             }
         }
+    }
+
+    /// Whether there was a flood.
+    pub(super) fn is_flood(&self) -> bool {
+        self.flood.load(Ordering::Relaxed)
     }
 
     fn count(&mut self, kind: u8, length: u32) -> Result<(), Flood> {
@@ -154,7 +160,7 @@ mod tests {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     fn frames(clock: &Clock, is_proxy: bool) -> Frames {
-        let mut frames = Frames::new(clock, &Tally::new(1), is_proxy);
+        let mut frames = Frames::new(clock, &Arc::default(), is_proxy);
         frames.read(PREFACE).unwrap();
         frames
     }
@@ -173,8 +179,7 @@ mod tests {
         let pings = frame(6, 8).repeat(1001);
         let pings = [PREFACE, &frame(0, 5000), &pings].concat();
         for cut in [1, 7, 9, 100, 4096, pings.len()] {
-            let tally = Tally::new(1);
-            let mut frames = Frames::new(&ManualClock::at(UnixMillis(0)).clock(), &tally, false);
+            let mut frames = Frames::new(&ManualClock::at(UnixMillis(0)).clock(), &Arc::default(), false);
             let read: Vec<_> = pings.chunks(cut).map(|piece| frames.read(piece)).collect();
             // The last frame's head tells, 17 bytes before the end at most.
             let seen = read.iter().position(Result::is_err).expect("a flood");
@@ -182,7 +187,7 @@ mod tests {
                 seen.saturating_add(1).saturating_mul(cut) >= pings.len() - 17,
                 "{cut}: {seen}"
             );
-            assert!(tally.is_flooded());
+            assert!(frames.is_flood());
         }
     }
 

@@ -14,22 +14,19 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
-use pingora_core::apps::{HttpServerApp, ServerApp};
-use pingora_core::protocols::Stream;
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::connection::Connection;
-use super::frames::Frames;
 use super::proxy::Gateway;
 use super::session::{Body, Session};
-use super::tally::Tally;
 use super::turnstile::Turnstile;
 use crate::clock::{Alarm, Moment, within};
 use crate::gateway::{Active, Guard, Reason, Request, Rules, Trail, frame, refuse_raw};
 use crate::http1::{Broken, Chunks, READ_BYTES, poll_read_some, read_some};
-use crate::observe::metrics::Turned;
 
 /// How HTTP/2 begins, with and without TLS (RFC 9113 section 3.4). Its first part looks like a head.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -52,6 +49,8 @@ pub(crate) struct Ingress {
     pub(crate) settings: IngressSettings,
     pub(super) turnstile: Arc<Turnstile>,
     pub(crate) guard: Arc<Guard>,
+    /// How HTTP/2 is spoken.
+    pub(super) http2: H2Options,
     pub(crate) proxy: Arc<HttpProxy<Gateway>>,
 }
 
@@ -88,7 +87,7 @@ impl Ingress {
     }
 
     /// Serves one request; returns the connection if it lives on. The request is `active` from its first byte to the
-    /// end of its answer, without a gap for a drain to slip through; over HTTP/2 each is counted by the proxy.
+    /// end of its answer, without a gap for a drain to slip through; over HTTP/2 each is for itself.
     async fn serve_one(
         &self,
         mut connection: Box<Connection>,
@@ -116,7 +115,7 @@ impl Ingress {
             Head::Http2(preface) => {
                 drop(active);
                 connection.unread(&preface);
-                Box::pin(self.proxied(connection, stopping)).await;
+                Box::pin(self.serve_http2(connection, stopping.clone())).await;
                 None
             }
         }
@@ -157,29 +156,6 @@ impl Ingress {
         let mut connection = stream.into_any().downcast::<Connection>().ok()?;
         connection.judge(None);
         Some(connection)
-    }
-
-    /// Leaves a connection that speaks HTTP/2 to Pingora, to its end.
-    async fn proxied(&self, mut connection: Box<Connection>, stopping: &ShutdownWatch) {
-        let tally = Tally::new(self.settings.requests_max);
-        connection.tally(&tally);
-        let shared = self.guard.shared();
-        let is_proxy = self.guard.rules().trusts(connection.client().ip().to_canonical());
-        connection.count(Frames::new(shared.clock(), &tally, is_proxy));
-        let watch = tally.watch();
-        let served = async {
-            let mut again: Option<Stream> = Some(connection);
-            while let Some(stream) = again {
-                again = self.proxy.process_new(stream, &watch).await;
-            }
-        };
-        tokio::select! {
-            () = served => {}
-            () = tally.ended(stopping) => {}
-        }
-        if tally.is_flooded() {
-            shared.metrics().connection_turned_away(Turned::Flood);
-        }
     }
 }
 
@@ -233,12 +209,13 @@ impl Ingress {
         };
         let arrived = match arrived {
             Some(arrived) => arrived,
-            // Whoever is in line came before his time was over, and before the end of the service.
-            None if stream.is_in_line() => {
+            // Whoever is in line came before his time was over, or the end of the service; and so did he of whom a thread that
+            // is behind has not heard yet, which the system tells when it is asked once more.
+            None => {
+                tokio::task::yield_now().await;
                 let begun = self.begin(stream, &mut bytes, &mut active, false);
                 within(self.settings.head_timeout, begun).await.ok()?
             }
-            None => return None,
         };
         // Silence, a farewell or a broken connection: there is no request to answer.
         if !matches!(arrived, Ok(read) if read > 0) {
@@ -282,19 +259,19 @@ impl Ingress {
         let mut is_let_in = false;
         poll_fn(|context| {
             if !is_let_in {
-                if stream.poll_turn(context).is_pending() {
-                    if stream.is_in_line() && active.is_none() {
-                        *active = Some(self.guard.shared().enter());
-                    }
+                is_let_in = stream.poll_turn(context).is_ready();
+                if stream.is_in_line() {
+                    active.get_or_insert_with(|| self.guard.shared().enter());
                     return Poll::Pending;
                 }
-                is_let_in = true;
             }
-            let read = poll_read_some(stream, context, bytes, READ_BYTES);
-            if read.is_ready() {
-                return read;
+            if is_let_in {
+                let read = poll_read_some(stream, context, bytes, READ_BYTES);
+                if read.is_ready() {
+                    return read;
+                }
             }
-            // There was nothing after all. Whatever comes has to line up, if others have to by then.
+            // There is nothing. Whatever comes has to line up, if others have to by then.
             (is_let_in, *active) = (false, None);
             match waits {
                 true => Poll::Pending,

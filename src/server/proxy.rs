@@ -1,6 +1,6 @@
 //! The gateway as Pingora's proxy sees it: the rest of the application, if it is passed through, is Pingora's ordinary
-//! streaming proxy. HTTP/2 comes in here as well, so webhooks are handled by the guard inside `request_filter`; those
-//! of HTTP/1 need no proxy around them and are handed to the guard by `ingress`.
+//! streaming proxy. Webhooks need no proxy around them and are handed to the guard by `ingress` and `http2`; the guard is
+//! asked here once more, since it may have new rules by now.
 //!
 //! What the gateway says about a request must not be forgeable through the pass-through either, so its own header
 //! names are removed here as well, and the client's address is written by us. An answer that breaks off is cut off:
@@ -17,8 +17,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::handshake;
-use super::tally::Tally;
-use crate::gateway::{Active, Guard, Handled, Passage, Reason, Request, Trail, host};
+use crate::gateway::{Guard, Handled, Passage, Reason, Request, Trail, host};
 use crate::observe::metrics::Attempt;
 use crate::upstream::{Candidate, Nominated, SendError, Tries, Turn, forwarded, is_ours};
 
@@ -33,8 +32,6 @@ pub(crate) struct Context {
     /// The head as it was received.
     request: Option<Request>,
     pass: Option<Pass>,
-    /// Over HTTP/1 the request is counted by `ingress`, from its first byte.
-    active: Option<Active>,
 }
 
 /// A request on its way through to the application, and the servers it tries.
@@ -58,7 +55,6 @@ impl ProxyHttp for Gateway {
             trail: Some(Trail::new(shared.clock())),
             request: None,
             pass: None,
-            active: None,
         }
     }
 
@@ -66,10 +62,6 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if session.is_http2() {
-            ctx.active = Some(self.guard.shared().enter());
-            Tally::count(session.as_downstream());
-        }
         let Some(trail) = ctx.trail.as_mut() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a trail");
         };

@@ -1,9 +1,15 @@
 //! A gateway that has more to do than its processors can.
 
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use tokio::sync::oneshot;
 
 use crate::harness::{Answer, Client, Conf, Event, Gateway, H2, Upstream, sign_github, until};
 
@@ -137,4 +143,117 @@ async fn operators_see_that_the_processors_are_behind() {
         gateway.metric("hookward_overloaded") == 0.0
     })
     .await;
+}
+
+/// A gateway, and clients that are connected to it and have said nothing.
+async fn crowd(upstream: &Upstream, count: usize, client: &str) -> (Gateway, Vec<Client>) {
+    let conf = Conf::to(upstream.address)
+        .top(client)
+        .route("github", "limits: { rate: 1000/s, burst: 1000, in_flight: 1000 }");
+    let gateway = Gateway::start(&conf.yaml()).await;
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(Client::connect(gateway.address).await);
+    }
+    until("all connections to be open", || {
+        gateway.metric("hookward_open_connections") == count as f64
+    })
+    .await;
+    (gateway, clients)
+}
+
+/// Keeps the only thread of the runtime, so that nobody is served until what is returned is dropped.
+async fn held() -> mpsc::Sender<()> {
+    let (free, held) = mpsc::channel();
+    let (began, begun) = oneshot::channel();
+    tokio::spawn(async move {
+        began.send(()).unwrap();
+        assert!(held.recv().is_err());
+    });
+    begun.await.unwrap();
+    free
+}
+
+/// Has each client send an event, before anybody hears of any.
+async fn all_at_once(clients: &mut [Client]) -> mpsc::Sender<()> {
+    let thread = held().await;
+    for (n, client) in clients.iter_mut().enumerate() {
+        assert!(client.send(&Event::of("github", &n.to_string()).bytes()).await);
+    }
+    thread
+}
+
+/// The most events that were begun between one look and the next, one look for each time that all who were ready had
+/// their turn.
+fn most_begun(gateway: &Arc<Gateway>) -> Arc<AtomicUsize> {
+    let most = Arc::new(AtomicUsize::new(0));
+    let (gateway, found) = (Arc::clone(gateway), Arc::clone(&most));
+    let mut before = 0;
+    tokio::spawn(poll_fn(move |context| {
+        let now = gateway.metric("hookward_in_flight{route=\"github\"}") as usize;
+        found.fetch_max(now.saturating_sub(before), Ordering::Relaxed);
+        before = now;
+        // Woken while it runs, it lines up with everybody else.
+        context.waker().wake_by_ref();
+        match now {
+            100 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }));
+    most
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn requests_are_begun_a_few_at_a_time_under_strain_and_at_once_without() {
+    // A gateway that is behind and begins whatever has arrived finds the memory of each request cold when its backend has
+    // answered. Connections that were open and silent when the strain began waited for nothing but their data.
+    for strained in [false, true] {
+        let upstream = Upstream::holding(|_| 200).await;
+        let (gateway, mut clients) = crowd(&upstream, 100, "").await;
+        let gateway = Arc::new(gateway);
+        if strained {
+            gateway.strain().await;
+        }
+        let thread = all_at_once(&mut clients).await;
+        let most = most_begun(&gateway);
+        drop(thread);
+        upstream.reached(100).await;
+        upstream.release(100);
+        for client in &mut clients {
+            assert_eq!(client.answer().await.status, 200);
+        }
+        let most = most.load(Ordering::Relaxed);
+        assert_eq!(most <= 40, strained, "{most} at a time, strain: {strained}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whoever_is_in_line_is_not_timed_out() {
+    // The request came in time; that it waits is the gateway's doing.
+    let upstream = Upstream::ok().await;
+    let (gateway, _) = crowd(&upstream, 0, "client: { head_timeout: 200ms }").await;
+    gateway.strain().await;
+    let mut client = Client::connect(gateway.address).await;
+    let thread = all_at_once(std::slice::from_mut(&mut client)).await;
+    // Timers of connections go by real time: it is over when the gateway hears of the request.
+    std::thread::sleep(Duration::from_millis(400));
+    drop(thread);
+    assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whoever_is_in_line_at_the_end_is_served() {
+    // Closed without an answer, a sender does not know whether the event arrived.
+    let upstream = Upstream::ok().await;
+    let (mut gateway, mut clients) = crowd(&upstream, 500, "").await;
+    gateway.strain().await;
+    let thread = all_at_once(&mut clients).await;
+    drop(thread);
+    upstream.reached(1).await;
+    let stopping = gateway.stopping();
+    for client in &mut clients {
+        assert_eq!(client.answer().await.status, 200);
+    }
+    stopping.await.unwrap();
+    assert_eq!(upstream.count(), 500);
 }

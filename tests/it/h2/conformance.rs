@@ -540,8 +540,8 @@ async fn the_protocol_is_kept() {
         let end = exchange(gateway.address, frames).await;
         let kept = match (must, &end) {
             (Go, End::Status(status)) => status == "200",
-            (EndConnection, End::GoneAway | End::Closed) => true,
-            (EndStream, End::GoneAway | End::Closed | End::Reset) => true,
+            (EndConnection, End::GoneAway(_) | End::Closed) => true,
+            (EndStream, End::GoneAway(_) | End::Closed | End::Reset) => true,
             (EndStream, End::Status(status)) => status != "200",
             _ => false,
         };

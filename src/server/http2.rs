@@ -1,0 +1,305 @@
+//! Connections that speak HTTP/2, and the requests on them.
+//!
+//! The h2 crate takes the frames apart, and Pingora makes a session of each request and refuses what has no meaning. Who
+//! serves it is decided here, as it is for HTTP/1: the guard, on a task no larger than a webhook needs, or Pingora's proxy.
+//! Pingora's own loop knows no bound on requests, hides what it refuses, leaves without a word, and puts the whole proxy
+//! around each request, which with thousands of them at a time costs as much as the request itself.
+
+use std::future::{Future, pending, poll_fn};
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
+use pingora_core::protocols::{Digest, GetSocketDigest, Ssl, Stream};
+use pingora_core::server::ShutdownWatch;
+
+use super::connection::Connection;
+use super::frames::Frames;
+use super::ingress::{Ingress, IngressSettings};
+use crate::clock::{Alarm, Moment, within};
+use crate::gateway::{Active, Guard, Request, Rules, Trail, host, refused_below, target};
+use crate::observe::metrics::Turned;
+
+/// What pieces of bodies that arrive faster than they are read may cost one connection beyond their bytes. The default
+/// ends the connection of a sender that fills the window of 64 KiB in pieces of 100 bytes.
+const PIECES_COST_MAX: usize = 256 * 1024;
+
+/// Requests of one connection at a time. Each may hold a body of the route's size, within the memory of all.
+const STREAMS_MAX: u32 = 100;
+
+/// Body that one connection may send ahead of what was read, over all of its requests.
+const WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Answer that waits for a client that reads slowly, for each request. The default of 400 KiB would make 40 MiB of a
+/// connection that opens its windows and reads nothing.
+const UNSENT_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests that a client may cancel before they are looked at; then the connection ends (CVE-2023-44487).
+const CANCELLED_MAX: usize = 20;
+
+/// Requests that a client may make the gateway reset by breaking rules; then the connection ends (CVE-2025-8671).
+const BROKEN_MAX: usize = 100;
+
+/// Requests without a meaning of which one connection gets to hear; then it ends, unless it is a proxy's, which carries
+/// what many send.
+const MEANINGLESS_MAX: u32 = 32;
+
+/// How long requests that were under way may take once the connection has carried its last one.
+const LAST_REQUESTS: Duration = Duration::from_secs(120);
+
+/// Longest wait for a client to take the end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The bounds of HTTP/2, and for heads that of HTTP/1.
+pub(super) fn options(ingress: IngressSettings) -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_header_list_size(u32::try_from(ingress.head_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_send_buffer_size(UNSENT_BYTES_MAX)
+        .max_pending_accept_reset_streams(CANCELLED_MAX)
+        .max_local_error_reset_streams(Some(BROKEN_MAX))
+        .data_frame_budget(PIECES_COST_MAX);
+    options
+}
+
+impl Ingress {
+    /// Serves a connection that speaks HTTP/2 to its end.
+    pub(super) async fn serve_http2(&self, mut connection: Box<Connection>, mut stopping: ShutdownWatch) {
+        let client = connection.client().ip().to_canonical();
+        let flood = Arc::new(AtomicBool::new(false));
+        let is_proxy = self.guard.rules().trusts(client);
+        connection.count(Frames::new(self.guard.shared().clock(), &flood, is_proxy));
+        let digest = Digest {
+            ssl_digest: connection.get_ssl_digest(),
+            socket_digest: connection.get_socket_digest(),
+            ..Digest::default()
+        };
+        let shaken = within(
+            self.settings.head_timeout,
+            handshake(connection, Some(self.http2.clone())),
+        );
+        let Ok(Ok(h2)) = shaken.await else { return };
+        let mut streams = Streams {
+            ingress: self,
+            h2,
+            digest: Arc::new(digest),
+            client,
+            is_proxy,
+            flood,
+            left: self.settings.requests_max,
+            meaningless: 0,
+            under_way: Arc::default(),
+            alarm: Alarm::default(),
+            stopping: stopping.clone(),
+        };
+        let stop = pin!(async move { drop(stopping.wait_for(|stopping| *stopping).await) });
+        let end = match streams.serve(stop).await {
+            // What is under way is finished. The end of the process has a deadline of its own.
+            End::Stop => {
+                streams.h2.graceful_shutdown();
+                streams.serve(pin!(pending())).await
+            }
+            End::Last => {
+                streams.h2.graceful_shutdown();
+                let finished = async { streams.serve(pin!(pending())).await };
+                let finished = pingora_timeout::timeout(LAST_REQUESTS, finished).await;
+                finished.unwrap_or(End::Last)
+            }
+            end => end,
+        };
+        streams.leave(end).await;
+    }
+}
+
+/// Why no more requests are taken from a connection.
+enum End {
+    /// It is over already.
+    Closed,
+    /// The process ends.
+    Stop,
+    /// It has carried its last request.
+    Last,
+    /// It carried none for too long.
+    Idle,
+    /// It costs more than it carries.
+    Flood,
+}
+
+/// A connection of HTTP/2.
+struct Streams<'a> {
+    ingress: &'a Ingress,
+    h2: h2::server::Connection<Stream, Bytes>,
+    /// What Pingora's sessions know of the connection.
+    digest: Arc<Digest>,
+    client: IpAddr,
+    is_proxy: bool,
+    /// Whether its frames were found to be a flood, which is found out when it is read.
+    flood: Arc<AtomicBool>,
+    /// Requests that may still come.
+    left: u32,
+    /// Those that came without a meaning.
+    meaningless: u32,
+    under_way: Arc<UnderWay>,
+    alarm: Alarm,
+    stopping: ShutdownWatch,
+}
+
+impl Streams<'_> {
+    /// Begins whatever requests come, until that is over or `stop` resolves.
+    async fn serve(&mut self, mut stop: Pin<&mut (impl Future<Output = ()> + Send)>) -> End {
+        let patience = self.ingress.settings.idle_timeout;
+        loop {
+            let idle = async {
+                self.under_way.over().await;
+                drop(self.alarm.within(patience, pending::<()>()).await);
+            };
+            // Drives the whole connection.
+            let accept = async {
+                let mut accept = pin!(HttpSession::from_h2_conn(&mut self.h2, Arc::clone(&self.digest)));
+                poll_fn(|context| match accept.as_mut().poll(context) {
+                    Poll::Pending if self.flood.load(Ordering::Relaxed) => Poll::Ready(None),
+                    accepted => accepted.map(Some),
+                })
+                .await
+            };
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => return End::Stop,
+                accepted = accept => accepted,
+                () = idle => return End::Idle,
+            };
+            let Some(accepted) = accepted else { return End::Flood };
+            match accepted {
+                Ok(Some(H2Accept::Session(session))) => {
+                    self.begin(session);
+                    // A few more may come before the client has heard of the end.
+                    let left = self.left.saturating_sub(1);
+                    if std::mem::replace(&mut self.left, left) == 1 {
+                        return End::Last;
+                    }
+                }
+                Ok(Some(H2Accept::Rejected)) => {
+                    self.meaningless = self.meaningless.saturating_add(1);
+                    refused_below(self.client, self.ingress.guard.shared());
+                    if self.meaningless >= MEANINGLESS_MAX && !self.is_proxy {
+                        return End::Flood;
+                    }
+                }
+                Ok(None) => return End::Closed,
+                Err(problem) => {
+                    log::debug!("{}: a connection of HTTP/2 broke: {problem}", self.client);
+                    return End::Closed;
+                }
+            }
+        }
+    }
+
+    /// Has a request served, beside the others of the connection. It is active from here to the end of its answer.
+    fn begin(&self, session: HttpSession) {
+        let guard = &self.ingress.guard;
+        let holds = (guard.shared().enter(), UnderWay::enter(&self.under_way));
+        let started = guard.shared().clock().moment();
+        let rules = guard.rules();
+        let head = session.req_header();
+        if rules.handles(host(head), target(head)) {
+            let guard = Arc::clone(guard);
+            tokio::spawn(serve_webhook(guard, rules, session, started, holds));
+        } else {
+            let (proxy, stopping) = (Arc::clone(&self.ingress.proxy), self.stopping.clone());
+            tokio::spawn(async move {
+                let session = ServerSession::new_http2(session);
+                proxy.process_new_http(session, &stopping).await;
+                drop(holds);
+            });
+        }
+    }
+
+    /// Tells the client why the connection ends.
+    async fn leave(mut self, end: End) {
+        let reason = match end {
+            End::Closed => return,
+            End::Stop | End::Last | End::Idle => h2::Reason::NO_ERROR,
+            End::Flood => {
+                let shared = self.ingress.guard.shared();
+                shared.metrics().connection_turned_away(Turned::Flood);
+                h2::Reason::ENHANCE_YOUR_CALM
+            }
+        };
+        self.h2.abrupt_shutdown(reason);
+        // Who is gone already, or reads nothing, misses nothing.
+        let told = poll_fn(|context| self.h2.poll_closed(context));
+        drop(within(FAREWELL, told).await);
+    }
+}
+
+/// Lets the guard handle a webhook.
+async fn serve_webhook(
+    guard: Arc<Guard>,
+    rules: Arc<Rules>,
+    session: HttpSession,
+    started: Moment,
+    _holds: (Active, Busy),
+) {
+    let mut trail = Trail::since(started);
+    let request = Request::of_parts(session.req_header());
+    let mut session = ServerSession::new_http2(session);
+    guard.handle(&rules, &request, &mut session, &mut trail).await;
+    trail.close(guard.shared(), Some(&request));
+    // Who is gone already misses nothing.
+    drop(session.finish().await);
+}
+
+/// The requests of one connection that are under way.
+#[derive(Default)]
+struct UnderWay(Mutex<(usize, Option<Waker>)>);
+
+/// One of them, until it is dropped.
+struct Busy(Arc<UnderWay>);
+
+impl UnderWay {
+    fn enter(of: &Arc<Self>) -> Busy {
+        let mut under_way = of.0.lock();
+        under_way.0 = under_way.0.saturating_add(1);
+        Busy(Arc::clone(of))
+    }
+
+    /// Resolves when there are none. One waits at a time.
+    async fn over(&self) {
+        poll_fn(|context| {
+            let (left, waiting) = &mut *self.0.lock();
+            if *left == 0 {
+                return Poll::Ready(());
+            }
+            match waiting {
+                Some(waker) => waker.clone_from(context.waker()),
+                None => *waiting = Some(context.waker().clone()),
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut under_way = self.0.0.lock();
+        under_way.0 = under_way.0.saturating_sub(1);
+        let (left, waiting) = &mut *under_way;
+        let waker = waiting.take_if(|_| *left == 0);
+        drop(under_way);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
