@@ -1,6 +1,6 @@
 //! Just enough HTTP/1.1 to know when an answer is complete, what its status is, and whether the connection lives on.
 //!
-//! One request is in flight per connection, so nothing follows an answer. The systems under test are trusted to speak HTTP;
+//! One request of HTTP/1.1 is in flight per connection, so nothing follows an answer. The systems under test are trusted to speak HTTP;
 //! what cannot be read counts as an unexpected answer, never as a fast one.
 
 use crate::http2;
@@ -9,40 +9,45 @@ use crate::http2;
 #[derive(Default)]
 pub(crate) struct Answer {
     bytes: Vec<u8>,
-    /// The stream it comes on, over HTTP/2.
-    stream: Option<u32>,
-    /// What it said so far, over HTTP/2.
-    status: u16,
+    http2: bool,
+    /// Of HTTP/2: the streams whose answers have begun, with their status.
+    begun: Vec<(u32, u16)>,
 }
 
-/// A complete answer.
+/// What became whole of what arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Complete {
-    /// 0 when there was none to be read.
-    pub(crate) status: u16,
-    pub(crate) close: bool,
+pub(crate) enum Seen {
+    Answer {
+        /// Of HTTP/2.
+        stream: Option<u32>,
+        /// 0 when there was none to be read.
+        status: u16,
+        close: bool,
+    },
+    /// No more requests are to be sent here.
+    Leave,
 }
 
 impl Answer {
-    /// Expects the next one, over HTTP/2 on `stream`.
-    pub(crate) fn clear(&mut self, stream: Option<u32>) {
+    /// Expects another one, of HTTP/2 or not.
+    pub(crate) fn expect(&mut self, http2: bool) {
+        self.http2 = http2;
         // Over HTTP/2 other frames come between answers.
-        if stream.is_none() {
+        if !http2 {
             self.bytes.clear();
         }
-        (self.stream, self.status) = (stream, 0);
     }
 
     /// Whether something may come between answers.
     pub(crate) fn is_http2(&self) -> bool {
-        self.stream.is_some()
+        self.http2
     }
 
-    /// Takes what arrived; `Some` once the answer is complete.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<Complete> {
+    /// Takes what arrived; `Some` once there is something to be told. Of HTTP/2 there may be more, without another byte.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<Seen> {
         self.bytes.extend_from_slice(bytes);
-        if let Some(stream) = self.stream {
-            return http2::read(&mut self.bytes, stream, &mut self.status);
+        if self.http2 {
+            return http2::read(&mut self.bytes, &mut self.begun);
         }
         let head_bytes = find(&self.bytes, b"\r\n\r\n")? + 4;
         let (head, body) = self.bytes.split_at(head_bytes);
@@ -56,7 +61,8 @@ impl Answer {
                         .unwrap_or(0)
             }
         };
-        complete.then(|| Complete {
+        complete.then(|| Seen::Answer {
+            stream: None,
             status: head
                 .get(9..12)
                 .and_then(|digits| str::from_utf8(digits).ok()?.parse().ok())
@@ -103,7 +109,8 @@ mod tests {
             let mut answer = Answer::default();
             let (last, before) = wire.split_last().unwrap();
             assert!(before.iter().all(|byte| answer.push(&[*byte]).is_none()));
-            assert_eq!(answer.push(&[*last]), Some(Complete { status, close }));
+            let stream = None;
+            assert_eq!(answer.push(&[*last]), Some(Seen::Answer { stream, status, close }));
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Just enough HTTP/2 to send what HTTP/1.1 would, one request at a time on each connection, and to know its answer.
+//! Just enough HTTP/2 to send what HTTP/1.1 would, and to know its answer.
 //!
-//! No table is used for headers, so every answer says its status in full; windows are not counted, for one request at a
-//! time never fills them.
+//! No table is used for headers, so every answer says its status in full; windows are not counted: two dozen requests of a
+//! kilobyte at a time never fill them.
 
-use crate::answer::Complete;
+use crate::answer::Seen;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
@@ -72,39 +72,37 @@ pub(crate) fn framed(text: &[u8], stream: u32, body_bytes: usize) -> Vec<u8> {
     out
 }
 
-/// Takes whole frames off `bytes`; `Some` when one of them ends the answer on `stream`, of which `status` is what was
-/// said so far.
-pub(crate) fn read(bytes: &mut Vec<u8>, stream: u32, status: &mut u16) -> Option<Complete> {
-    let (mut at, mut complete) = (0, None);
-    while let Some([a, b, c, kind, flags, id @ ..]) = bytes.get(at..at + FRAME_HEAD_BYTES) {
+/// Takes whole frames off `bytes` until one of them ends an answer, or says that the connection ends. `begun` are the
+/// streams whose answers have begun, with their status.
+pub(crate) fn read(bytes: &mut Vec<u8>, begun: &mut Vec<(u32, u16)>) -> Option<Seen> {
+    let (mut at, mut seen) = (0, None);
+    while let (None, Some([a, b, c, kind, flags, id @ ..])) = (seen, bytes.get(at..at + FRAME_HEAD_BYTES)) {
         let end = at + FRAME_HEAD_BYTES + u32::from_be_bytes([0, *a, *b, *c]) as usize;
         let Some(content) = bytes.get(at + FRAME_HEAD_BYTES..end) else {
             break;
         };
-        let ours = *id == stream.to_be_bytes();
         at = end;
-        match *kind {
-            HEADERS if ours => *status = status_of(content),
-            RST_STREAM if ours => *status = 0,
-            GOAWAY => {
-                complete = Some(Complete {
-                    status: *status,
-                    close: true,
-                });
-                continue;
-            }
-            _ => {}
+        let stream = id.iter().fold(0, |id, byte| id << 8 | u32::from(*byte));
+        if *kind == HEADERS {
+            begun.push((stream, status_of(content)));
         }
-        if ours && (*kind == RST_STREAM || matches!(*kind, DATA | HEADERS) && flags & END_STREAM != 0) {
-            complete = Some(Complete {
-                status: *status,
+        let ends = *kind == RST_STREAM || matches!(*kind, DATA | HEADERS) && flags & END_STREAM != 0;
+        if *kind == GOAWAY {
+            seen = Some(Seen::Leave);
+        } else if ends {
+            let answer = begun
+                .iter()
+                .position(|(of, _)| *of == stream)
+                .map(|n| begun.swap_remove(n));
+            seen = Some(Seen::Answer {
+                stream: Some(stream),
+                status: answer.filter(|_| *kind != RST_STREAM).map_or(0, |(_, status)| status),
                 close: false,
             });
-            break;
         }
     }
     bytes.drain(..at);
-    complete
+    seen
 }
 
 /// The status at the beginning of a block; 0 when there is none to be read.
@@ -166,17 +164,41 @@ mod tests {
         wire.push(0x88);
         frame(&mut wire, DATA, END_STREAM, 3, 2);
         wire.extend_from_slice(b"ok\0\0");
-        let (mut bytes, mut status) = (Vec::new(), 0);
+        let (mut bytes, mut begun) = (Vec::new(), Vec::new());
         let ends: Vec<_> = (0..wire.len())
             .filter(|at| {
                 bytes.push(wire[*at]);
-                read(&mut bytes, 3, &mut status)
-                    == Some(Complete {
-                        status: 200,
-                        close: false,
-                    })
+                read(&mut bytes, &mut begun) == answer(3, 200)
             })
             .collect();
-        assert_eq!((ends, bytes.len()), (vec![wire.len() - 3], 2));
+        assert_eq!((ends, bytes.len(), begun), (vec![wire.len() - 3], 2, vec![]));
+    }
+
+    fn answer(stream: u32, status: u16) -> Option<Seen> {
+        Some(Seen::Answer {
+            stream: Some(stream),
+            status,
+            close: false,
+        })
+    }
+
+    #[test]
+    fn answers_that_come_together_are_told_apart() {
+        // If this fails, an answer is counted for another's request, or one that was never given is.
+        let mut wire = Vec::new();
+        for stream in [5, 1, 3] {
+            frame(&mut wire, HEADERS, END_HEADERS, stream, 1);
+            wire.push(if stream == 5 { 0x8d } else { 0x88 });
+        }
+        frame(&mut wire, DATA, END_STREAM, 1, 0);
+        frame(&mut wire, RST_STREAM, 0, 3, 4);
+        wire.extend_from_slice(&[0; 4]);
+        frame(&mut wire, GOAWAY, 0, 0, 8);
+        wire.extend_from_slice(&[0; 8]);
+        frame(&mut wire, DATA, END_STREAM, 5, 0);
+        let mut begun = Vec::new();
+        for expected in [answer(1, 200), answer(3, 0), Some(Seen::Leave), answer(5, 404), None] {
+            assert_eq!(read(&mut wire, &mut begun), expected);
+        }
     }
 }

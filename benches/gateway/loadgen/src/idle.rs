@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use crate::Way;
-use crate::answer::{Answer, Complete};
+use crate::answer::{Answer, Seen};
 use crate::webhook::{Request, Webhooks};
 
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -28,16 +28,16 @@ pub(crate) fn hold(way: Way, mut webhooks: Webhooks, connections: usize) -> anyh
 
 /// The status that one webhook is answered with.
 pub(crate) fn status_of_one(way: Way, mut webhooks: Webhooks) -> anyhow::Result<u16> {
-    Ok(exchange(way, &mut webhooks)?.1.status)
+    Ok(exchange(way, &mut webhooks)?.1)
 }
 
-fn exchange(way: Way, webhooks: &mut Webhooks) -> anyhow::Result<(TcpStream, Complete)> {
+fn exchange(way: Way, webhooks: &mut Webhooks) -> anyhow::Result<(TcpStream, u16)> {
     let mut socket = way.connect().context("connect")?;
     socket.set_read_timeout(Some(ANSWER_TIME_MAX))?;
     socket.set_write_timeout(Some(ANSWER_TIME_MAX))?;
     let (mut request, mut answer, mut buffer) = (Request::default(), Answer::default(), [0; 4096]);
     webhooks.write_next(&mut request)?;
-    answer.clear(request.stream());
+    answer.expect(request.stream().is_some());
     ensure!(
         webhooks.send(&mut request, &mut socket)?,
         "the request was not taken in time"
@@ -47,8 +47,8 @@ fn exchange(way: Way, webhooks: &mut Webhooks) -> anyhow::Result<(TcpStream, Com
         if bytes == 0 {
             bail!("hung up before the answer was complete");
         }
-        if let Some(complete) = answer.push(&buffer[..bytes]) {
-            return Ok((socket, complete));
+        if let Some(Seen::Answer { status, .. }) = answer.push(&buffer[..bytes]) {
+            return Ok((socket, status));
         }
     }
 }

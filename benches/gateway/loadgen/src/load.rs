@@ -17,7 +17,7 @@ use rustix::event::{Timespec, epoll};
 use serde_json::Value;
 
 use crate::Way;
-use crate::answer::{Answer, Complete};
+use crate::answer::{Answer, Seen};
 use crate::webhook::{Request, Webhooks};
 use crate::window::{self, Watched, Window};
 
@@ -32,6 +32,9 @@ const EVENTS_MAX: usize = 256;
 pub(crate) struct Plan {
     #[arg(long, default_value_t = 32)]
     connections: usize,
+    /// Requests at a time on each connection; more than one of HTTP/2 alone, and two dozen at most.
+    #[arg(long, default_value_t = 1)]
+    streams: usize,
     /// Requests per second, due at even distances; 0: as fast as answers come.
     #[arg(long, default_value_t = 0.0)]
     rate: f64,
@@ -115,13 +118,24 @@ impl Pace {
 
 struct Client {
     socket: TcpStream,
+    /// The last one that was sent, or is being sent.
     request: Request,
     answer: Answer,
-    /// When the webhook in flight was due, or when the load got round to it if a connection was free before.
-    due: Option<Instant>,
+    flights: Vec<Flight>,
     unsent: bool,
     /// Answers on this connection.
     answered: u64,
+    /// No more are sent on it.
+    leaves: bool,
+    /// So many more could be in flight, but for one that is not sent, or because it is left.
+    held: usize,
+}
+
+/// A webhook in flight.
+struct Flight {
+    stream: Option<u32>,
+    /// When it was due, or when the load got round to it if a connection was free before.
+    due: Instant,
 }
 
 struct Load {
@@ -129,7 +143,7 @@ struct Load {
     webhooks: Webhooks,
     epoll: OwnedFd,
     clients: Vec<Client>,
-    /// Clients without a webhook in flight.
+    /// Clients that may have another webhook in flight, each as often as it may.
     idle: Vec<usize>,
     /// Since when there is one.
     idle_since: Instant,
@@ -154,7 +168,7 @@ impl Load {
             },
             false => Pace::Closed,
         };
-        let idle = (0..plan.connections).collect();
+        let idle = (0..plan.streams).flat_map(|_| 0..plan.connections).collect();
         Ok(Self {
             way,
             webhooks,
@@ -180,7 +194,7 @@ impl Load {
     fn drain(&mut self) -> anyhow::Result<()> {
         self.pace = Pace::Stopped;
         let deadline = Instant::now() + DRAIN_MAX;
-        while self.idle.len() < self.clients.len() && Instant::now() < deadline {
+        while self.clients.iter().any(|client| !client.flights.is_empty()) && Instant::now() < deadline {
             self.serve_for(Duration::from_millis(10))?;
         }
         Ok(())
@@ -220,12 +234,20 @@ impl Load {
                 break;
             };
             self.idle.pop();
-            self.pace.advance();
             let client = &mut self.clients[id];
+            if client.unsent || client.leaves {
+                client.held += 1;
+                continue;
+            }
+            self.pace.advance();
             self.webhooks.write_next(&mut client.request)?;
-            client.answer.clear(client.request.stream());
+            let stream = client.request.stream();
+            client.answer.expect(stream.is_some());
             let late = now.saturating_duration_since(due.max(self.idle_since));
-            client.due = Some(due + late);
+            client.flights.push(Flight {
+                stream,
+                due: due + late,
+            });
             if let Some(window) = &mut self.window {
                 window.count_late(late);
             }
@@ -237,55 +259,73 @@ impl Load {
 
     /// Sends and receives what one connection can right now.
     fn progress(&mut self, id: usize) -> anyhow::Result<()> {
-        match self.exchange(id) {
-            Ok(None) => {}
-            Ok(Some(complete)) => {
-                // An answer before the end of the request leaves the connection in the middle of a body.
-                self.clients[id].answered += 1;
-                let worn = self.requests_each > 0 && self.clients[id].answered >= self.requests_each;
-                let spent = complete.close || self.clients[id].unsent || worn;
-                self.finish(id, complete.status);
-                if spent {
-                    self.reconnect(id)?;
-                }
-            }
-            Err(_) => {
-                self.finish(id, 0);
-                self.reconnect(id)?;
-            }
+        let lost = self.exchange(id).is_err();
+        while lost && let Some(flight) = self.clients[id].flights.pop() {
+            self.finish(id, flight.due, 0);
         }
-        Ok(())
+        let client = &mut self.clients[id];
+        let left = lost || client.leaves && client.flights.is_empty();
+        if !client.unsent && !client.leaves || left {
+            self.idle
+                .extend(std::iter::repeat_n(id, std::mem::take(&mut client.held)));
+        }
+        match left {
+            true => self.reconnect(id),
+            false => Ok(()),
+        }
     }
 
     /// # Errors
     /// When the connection is lost.
-    fn exchange(&mut self, id: usize) -> io::Result<Option<Complete>> {
+    fn exchange(&mut self, id: usize) -> io::Result<()> {
         let client = &mut self.clients[id];
         if client.unsent {
             client.unsent = !self.webhooks.send(&mut client.request, &mut client.socket)?;
         }
         // The epoll is edge-triggered: short of an answer, whoever stops before the socket is dry is not woken again.
         loop {
-            match client.socket.read(&mut self.buffer) {
+            let client = &mut self.clients[id];
+            let mut seen = match client.socket.read(&mut self.buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(_) if client.due.is_none() && !client.answer.is_http2() => return Err(ErrorKind::InvalidData.into()),
-                Ok(bytes) => {
-                    let complete = client.answer.push(&self.buffer[..bytes]);
-                    if complete.is_some_and(|complete| complete.close || client.due.is_some()) {
-                        return Ok(complete);
-                    }
+                Ok(_) if client.flights.is_empty() && !client.answer.is_http2() => {
+                    return Err(ErrorKind::InvalidData.into());
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Ok(bytes) => client.answer.push(&self.buffer[..bytes]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
+            };
+            while let Some(one) = seen {
+                self.take(id, one);
+                let client = &mut self.clients[id];
+                if client.flights.is_empty() {
+                    return Ok(());
+                }
+                seen = client.answer.push(&[]);
             }
         }
     }
 
-    /// Counts the webhook in flight, if there is one, and frees its connection.
-    fn finish(&mut self, id: usize, status: u16) {
+    /// Takes an answer for what it is.
+    fn take(&mut self, id: usize, seen: Seen) {
         let client = &mut self.clients[id];
-        client.unsent = false;
-        let Some(due) = client.due.take() else { return };
+        let Seen::Answer { stream, status, close } = seen else {
+            client.leaves = true;
+            return;
+        };
+        let Some(n) = client.flights.iter().position(|flight| flight.stream == stream) else {
+            return;
+        };
+        let flight = client.flights.swap_remove(n);
+        client.answered += 1;
+        let worn = self.requests_each > 0 && client.answered >= self.requests_each;
+        // An answer before the end of the request leaves the connection in the middle of a body.
+        let cut = client.unsent && client.request.stream() == stream;
+        client.leaves |= close || worn || cut;
+        self.finish(id, flight.due, status);
+    }
+
+    /// Counts a webhook that was in flight, due at `due`, and frees its place.
+    fn finish(&mut self, id: usize, due: Instant, status: u16) {
         let now = Instant::now();
         if self.idle.is_empty() {
             self.idle_since = now;
@@ -322,9 +362,11 @@ impl Client {
             socket,
             request: Request::default(),
             answer: Answer::default(),
-            due: None,
+            flights: Vec::new(),
             unsent: false,
             answered: 0,
+            leaves: false,
+            held: 0,
         })
     }
 }

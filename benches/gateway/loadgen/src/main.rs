@@ -77,7 +77,7 @@ struct Target {
     /// Claim another client in each request, in every header that some proxy writes.
     #[arg(long)]
     spoof: bool,
-    /// HTTP/2 by prior knowledge, one request at a time on each connection.
+    /// HTTP/2 by prior knowledge.
     #[arg(long)]
     http2: bool,
     /// End connections with a reset, whose ports are free at once: a machine has some 28,000.
