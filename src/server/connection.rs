@@ -245,6 +245,9 @@ impl AsyncRead for Connection {
         if connection.frames.is_some() && connection.turn_bytes == 0 && connection.again.is_empty() {
             ready!(connection.poll_turn(context));
             connection.turn_bytes = TURN_BYTES;
+            if let Some(frames) = &connection.frames {
+                frames.begin_turn();
+            }
         }
         let filled = connection.poll_fill(context, buf);
         // All that was there is read, or Tokio wants others to run first, which does not end the turn.

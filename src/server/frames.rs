@@ -8,7 +8,7 @@
 //! where streams are known (Pingora, the h2 crate).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
@@ -37,12 +37,30 @@ const PREFACE_BYTES: u64 = 24;
 /// Bytes in front of each frame (RFC 9113 section 4.1).
 const HEAD_BYTES: usize = 9;
 
+/// What whoever serves the requests of a connection learns from its being read.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    flood: AtomicBool,
+    turns: AtomicU32,
+}
+
+impl Reading {
+    /// Whether there was a flood; nothing is read any more then.
+    pub(super) fn is_flood(&self) -> bool {
+        self.flood.load(Ordering::Relaxed)
+    }
+
+    /// How many turns of reading there were, modulo 2^32.
+    pub(super) fn turns(&self) -> u32 {
+        self.turns.load(Ordering::Relaxed)
+    }
+}
+
 /// How far a connection has been read.
 #[derive(Debug)]
 pub(super) struct Frames {
     clock: Clock,
-    /// Whether there was a flood.
-    flood: Arc<AtomicBool>,
+    reading: Arc<Reading>,
     /// Bytes until the next head.
     skip: u64,
     head: [u8; HEAD_BYTES],
@@ -65,12 +83,12 @@ struct Account {
 pub(super) struct Flood;
 
 impl Frames {
-    /// The start of a connection, its preface included; `flood` learns of one, `is_proxy`: it carries many clients.
-    pub(super) fn new(clock: &Clock, flood: &Arc<AtomicBool>, is_proxy: bool) -> Self {
+    /// The start of a connection, its preface included; `is_proxy`: it carries many clients.
+    pub(super) fn new(clock: &Clock, reading: &Arc<Reading>, is_proxy: bool) -> Self {
         let since = clock.moment();
         Frames {
             clock: clock.clone(),
-            flood: Arc::clone(flood),
+            reading: Arc::clone(reading),
             skip: PREFACE_BYTES,
             head: [0; HEAD_BYTES],
             known: 0,
@@ -102,7 +120,7 @@ impl Frames {
                 let length = u32::from_be_bytes([0, a, b, c]);
                 self.skip = u64::from(length);
                 if self.count(kind, length).is_err() {
-                    self.flood.store(true, Ordering::Relaxed);
+                    self.reading.flood.store(true, Ordering::Relaxed);
                     return Err(Flood);
                 }
             }
@@ -111,7 +129,12 @@ impl Frames {
 
     /// Whether there was a flood.
     pub(super) fn is_flood(&self) -> bool {
-        self.flood.load(Ordering::Relaxed)
+        self.reading.is_flood()
+    }
+
+    /// Another turn of reading begins.
+    pub(super) fn begin_turn(&self) {
+        self.reading.turns.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count(&mut self, kind: u8, length: u32) -> Result<(), Flood> {

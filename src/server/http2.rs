@@ -9,7 +9,6 @@ use std::future::{Future, pending, poll_fn};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -22,10 +21,11 @@ use pingora_core::protocols::{Digest, GetSocketDigest, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 
 use super::connection::Connection;
-use super::frames::Frames;
+use super::frames::{Frames, Reading};
 use super::ingress::{Ingress, IngressSettings};
+use super::turnstile::Turn;
 use crate::clock::{Alarm, Moment, within};
-use crate::gateway::{Active, Guard, Request, Rules, Trail, host, refused_below, target};
+use crate::gateway::{Guard, Request, Rules, Trail, host, refused_below, target};
 use crate::observe::metrics::Turned;
 
 /// What pieces of bodies that arrive faster than they are read may cost one connection beyond their bytes. The default
@@ -77,9 +77,9 @@ impl Ingress {
     /// Serves a connection that speaks HTTP/2 to its end.
     pub(super) async fn serve_http2(&self, mut connection: Box<Connection>, mut stopping: ShutdownWatch) {
         let client = connection.client().ip().to_canonical();
-        let flood = Arc::new(AtomicBool::new(false));
+        let reading = Arc::default();
         let is_proxy = self.guard.rules().trusts(client);
-        connection.count(Frames::new(self.guard.shared().clock(), &flood, is_proxy));
+        connection.count(Frames::new(self.guard.shared().clock(), &reading, is_proxy));
         let digest = Digest {
             ssl_digest: connection.get_ssl_digest(),
             socket_digest: connection.get_socket_digest(),
@@ -96,7 +96,8 @@ impl Ingress {
             digest: Arc::new(digest),
             client,
             is_proxy,
-            flood,
+            reading,
+            turns: 0,
             left: self.settings.requests_max,
             meaningless: 0,
             under_way: Arc::default(),
@@ -144,8 +145,9 @@ struct Streams<'a> {
     digest: Arc<Digest>,
     client: IpAddr,
     is_proxy: bool,
-    /// Whether its frames were found to be a flood, which is found out when it is read.
-    flood: Arc<AtomicBool>,
+    reading: Arc<Reading>,
+    /// The turns of reading that had brought something when the last request came.
+    turns: u32,
     /// Requests that may still come.
     left: u32,
     /// Those that came without a meaning.
@@ -168,7 +170,7 @@ impl Streams<'_> {
             let accept = async {
                 let mut accept = pin!(HttpSession::from_h2_conn(&mut self.h2, Arc::clone(&self.digest)));
                 poll_fn(|context| match accept.as_mut().poll(context) {
-                    Poll::Pending if self.flood.load(Ordering::Relaxed) => Poll::Ready(None),
+                    Poll::Pending if self.reading.is_flood() => Poll::Ready(None),
                     accepted => accepted.map(Some),
                 })
                 .await
@@ -206,18 +208,29 @@ impl Streams<'_> {
     }
 
     /// Has a request served, beside the others of the connection. It is active from here to the end of its answer.
-    fn begin(&self, session: HttpSession) {
+    fn begin(&mut self, session: HttpSession) {
         let guard = &self.ingress.guard;
+        // A turn is for one request: under strain those that came with it wait for their own.
+        let turns = self.reading.turns();
+        let is_first = std::mem::replace(&mut self.turns, turns) != turns;
+        let turn = (!is_first)
+            .then(|| Turn::new(&self.ingress.turnstile))
+            .filter(Turn::is_needed);
         let holds = (guard.shared().enter(), UnderWay::enter(&self.under_way));
         let started = guard.shared().clock().moment();
         let rules = guard.rules();
         let head = session.req_header();
         if rules.handles(host(head), target(head)) {
             let guard = Arc::clone(guard);
-            tokio::spawn(serve_webhook(guard, rules, session, started, holds));
+            tokio::spawn(async move {
+                come(turn).await;
+                serve_webhook(guard, rules, session, started).await;
+                drop(holds);
+            });
         } else {
             let (proxy, stopping) = (Arc::clone(&self.ingress.proxy), self.stopping.clone());
             tokio::spawn(async move {
+                come(turn).await;
                 let session = ServerSession::new_http2(session);
                 proxy.process_new_http(session, &stopping).await;
                 drop(holds);
@@ -243,14 +256,15 @@ impl Streams<'_> {
     }
 }
 
+/// Waits for the turn of a request that has to.
+async fn come(turn: Option<Turn>) {
+    if let Some(mut turn) = turn {
+        poll_fn(|context| turn.poll(context)).await;
+    }
+}
+
 /// Lets the guard handle a webhook.
-async fn serve_webhook(
-    guard: Arc<Guard>,
-    rules: Arc<Rules>,
-    session: HttpSession,
-    started: Moment,
-    _holds: (Active, Busy),
-) {
+async fn serve_webhook(guard: Arc<Guard>, rules: Arc<Rules>, session: HttpSession, started: Moment) {
     let mut trail = Trail::since(started);
     let request = Request::of_parts(session.req_header());
     let mut session = ServerSession::new_http2(session);

@@ -6,7 +6,7 @@
 //! are refused. So while the process is behind, a connection that has a request to be read lines up here, and a few at a
 //! time are let in whenever everything else that was ready on this thread had its turn. What can go on goes on before more
 //! is begun, what waits waits with the system, and nobody is passed over. Of HTTP/2, which has no beginnings that could be
-//! told before they are read, each turn is so many bytes.
+//! told before they are read, each turn is so many bytes and one request.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

@@ -5,6 +5,7 @@ mod conformance;
 mod crumbs;
 mod floods;
 mod frames;
+mod strain;
 
 use bytes::Bytes;
 use http::{Request, Response};

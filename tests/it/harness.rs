@@ -16,7 +16,7 @@ use std::time::Duration;
 pub use client::{Answer, Client, header, request};
 pub use conf::{Conf, NOBODY};
 pub use event::{Event, PROVIDERS, secret_of};
-pub use gateway::{Gateway, NOW, SECRET, github, route_yaml, sign_github};
+pub use gateway::{Gateway, NOW, SECRET, github, hold_thread, route_yaml, sign_github};
 pub use h2::H2;
 pub use pki::{Authority, Identity, Tls};
 pub use published::{Sns, TOPIC, sns_event, sns_message, unsigned_sns_event};

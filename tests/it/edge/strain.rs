@@ -1,17 +1,13 @@
 //! A gateway that has more to do than its processors can.
 
-use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use tokio::sync::oneshot;
 
-use crate::harness::{Answer, Client, Conf, Event, Gateway, H2, Upstream, sign_github, until};
+use crate::harness::{Answer, Client, Conf, Event, Gateway, H2, Upstream, hold_thread, sign_github, until};
 
 /// A gateway under strain that takes one event a second from each client, and another client that was refused.
 async fn refused(upstream: &Upstream, more: &str) -> (Gateway, Client) {
@@ -162,45 +158,13 @@ async fn crowd(upstream: &Upstream, count: usize, client: &str) -> (Gateway, Vec
     (gateway, clients)
 }
 
-/// Keeps the only thread of the runtime, so that nobody is served until what is returned is dropped.
-async fn held() -> mpsc::Sender<()> {
-    let (free, held) = mpsc::channel();
-    let (began, begun) = oneshot::channel();
-    tokio::spawn(async move {
-        began.send(()).unwrap();
-        assert!(held.recv().is_err());
-    });
-    begun.await.unwrap();
-    free
-}
-
 /// Has each client send an event, before anybody hears of any.
 async fn all_at_once(clients: &mut [Client]) -> mpsc::Sender<()> {
-    let thread = held().await;
+    let thread = hold_thread().await;
     for (n, client) in clients.iter_mut().enumerate() {
         assert!(client.send(&Event::of("github", &n.to_string()).bytes()).await);
     }
     thread
-}
-
-/// The most events that were begun between one look and the next, one look for each time that all who were ready had
-/// their turn.
-fn most_begun(gateway: &Arc<Gateway>) -> Arc<AtomicUsize> {
-    let most = Arc::new(AtomicUsize::new(0));
-    let (gateway, found) = (Arc::clone(gateway), Arc::clone(&most));
-    let mut before = 0;
-    tokio::spawn(poll_fn(move |context| {
-        let now = gateway.metric("hookward_in_flight{route=\"github\"}") as usize;
-        found.fetch_max(now.saturating_sub(before), Ordering::Relaxed);
-        before = now;
-        // Woken while it runs, it lines up with everybody else.
-        context.waker().wake_by_ref();
-        match now {
-            100 => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
-    }));
-    most
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -210,12 +174,11 @@ async fn requests_are_begun_a_few_at_a_time_under_strain_and_at_once_without() {
     for strained in [false, true] {
         let upstream = Upstream::holding(|_| 200).await;
         let (gateway, mut clients) = crowd(&upstream, 100, "").await;
-        let gateway = Arc::new(gateway);
         if strained {
             gateway.strain().await;
         }
         let thread = all_at_once(&mut clients).await;
-        let most = most_begun(&gateway);
+        let most = gateway.most_begun("github", 100);
         drop(thread);
         upstream.reached(100).await;
         upstream.release(100);

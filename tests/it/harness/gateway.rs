@@ -3,8 +3,8 @@
 use std::future::poll_fn;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use hookward::providers::builtin;
 use hookward::secret::Secret;
 use hookward::server::{Bound, Server, ServerSettings};
 use hookward::signature;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::until;
@@ -143,13 +144,30 @@ impl Gateway {
         work.await.unwrap();
     }
 
+    /// The most events of `route` that are begun between one look and the next, one look for each time that all who were
+    /// ready had their turn, until `count` are under way.
+    pub fn most_begun(&self, route: &str, count: usize) -> Arc<AtomicUsize> {
+        let most = Arc::new(AtomicUsize::new(0));
+        let (guard, found) = (Arc::clone(&self.guard), Arc::clone(&most));
+        let series = format!("hookward_in_flight{{route=\"{route}\"}}");
+        let mut before = 0;
+        tokio::spawn(poll_fn(move |context| {
+            let now = metric(&guard, &series) as usize;
+            found.fetch_max(now.saturating_sub(before), Ordering::Relaxed);
+            before = now;
+            // Woken while it runs, it lines up with everybody else.
+            context.waker().wake_by_ref();
+            match now == count {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        }));
+        most
+    }
+
     /// The value of one series, `name{labels}` as exposed; zero when it is not there.
     pub fn metric(&self, series: &str) -> f64 {
-        let text = self.guard.shared().metrics().text();
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        metric(&self.guard, series)
     }
 
     /// Every access-log line so far, parsed.
@@ -165,6 +183,26 @@ impl Gateway {
         .await;
         self.log.lines()
     }
+}
+
+/// Keeps the only thread of the runtime, so that nobody is served until what is returned is dropped.
+pub async fn hold_thread() -> mpsc::Sender<()> {
+    let (free, held) = mpsc::channel();
+    let (began, begun) = oneshot::channel();
+    tokio::spawn(async move {
+        began.send(()).unwrap();
+        assert!(held.recv().is_err());
+    });
+    begun.await.unwrap();
+    free
+}
+
+fn metric(guard: &Guard, series: &str) -> f64 {
+    let text = guard.shared().metrics().text();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().unwrap())
 }
 
 fn plan(yaml: &str) -> Result<Plan, String> {
