@@ -303,8 +303,8 @@ def soak(bench, seconds=1200):
                 stream.connect(("127.0.0.1", PORT))
                 stream.send((b"", b"POST ", b"POST /hooks/gh HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")[n % 3])
         time.sleep(2)
-        # 117 bytes each.
-        events_kib = bench.metric("hookward_replay_entries") * 117 / 1024
+        # Some 130 bytes each.
+        events_kib = bench.metric("hookward_replay_entries") * 130 / 1024
         samples.append((seconds - (end - time.monotonic()), bench.rss_kib(), events_kib, bench.files()))
     cpu = bench.cpu_seconds() - began_cpu
     figures = bench.figures(child)
