@@ -567,7 +567,7 @@ fn judge(head: &str, body: &[u8]) {
         );
         values.first().map(|(_, value)| value.trim().to_owned())
     };
-    let target = head.split(' ').nth(1).unwrap();
+    let target = head.split(' ').nth(1).unwrap_or_else(|| panic!("no head: {head}"));
     if value("x-hookward-route").is_none() {
         assert_ne!(target.split('?').next().unwrap(), PATH, "passed through: {head}");
         return;
@@ -591,24 +591,21 @@ async fn record(listener: TcpListener, seen: Seen) {
             loop {
                 while let Some(end) = unread.windows(4).position(|window| window == b"\r\n\r\n") {
                     let head = String::from_utf8_lossy(&unread[..end]).into_owned();
-                    let lower = head.to_lowercase();
-                    let length = lower
-                        .split("content-length: ")
-                        .nth(1)
-                        .and_then(|rest| rest.lines().next()?.parse().ok());
-                    let chunked = lower.contains("transfer-encoding: chunked");
-                    let mut body = unread.split_off(end + 4);
-                    let ended = |body: &[u8]| match (length, chunked) {
-                        (Some(length), _) => body.len() >= length,
-                        (None, true) => body.ends_with(b"0\r\n\r\n"),
-                        (None, false) => true,
+                    let field = |wanted: &str| {
+                        let mut lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+                        lines.find_map(|(name, value)| name.eq_ignore_ascii_case(wanted).then(|| value.trim()))
                     };
-                    while !ended(&body) {
-                        if stream.read_buf(&mut body).await.unwrap_or(0) == 0 {
-                            return;
+                    let length = field("content-length").map_or(0, |length| length.parse().unwrap());
+                    let chunked = field("transfer-encoding").is_some();
+                    let mut body = unread.split_off(end + 4);
+                    let ends = loop {
+                        match if chunked { end_of_chunks(&body) } else { Some(length) } {
+                            Some(end) if end <= body.len() => break end,
+                            _ if stream.read_buf(&mut body).await.unwrap_or(0) == 0 => return,
+                            _ => {}
                         }
-                    }
-                    unread = body.split_off(length.unwrap_or(if chunked { body.len() } else { 0 }));
+                    };
+                    unread = body.split_off(ends);
                     seen.lock().unwrap().push((head, body));
                     let _ = stream
                         .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -619,6 +616,21 @@ async fn record(listener: TcpListener, seen: Seen) {
                 }
             }
         });
+    }
+}
+
+/// Where a body in chunks ends; `None` when that is still to come.
+fn end_of_chunks(body: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let line = body.get(at..)?;
+        let line = &line[..line.windows(2).position(|window| window == b"\r\n")?];
+        let size = usize::from_str_radix(std::str::from_utf8(line).unwrap(), 16).unwrap();
+        if size == 0 {
+            let trailers = body[at..].windows(4).position(|window| window == b"\r\n\r\n")?;
+            return Some(at + trailers + 4);
+        }
+        at += line.len() + 2 + size + 2;
     }
 }
 

@@ -63,7 +63,7 @@ pub use trail::Trail;
 
 use admit::Unknown;
 pub(crate) use admit::{Place as Active, subscriber};
-pub(crate) use exchange::{AnswerHead, Exchange, Gone, Length, Next, Unread, WRITE_TIMEOUT, certified};
+pub(crate) use exchange::{AnswerHead, Exchange, Gone, Length, Next, Unread, WRITE_TIMEOUT, certified, is_flood};
 pub use head::{ProxyHeader, frame};
 pub(crate) use head::{Request, host, target};
 pub(crate) use respond::{refuse_raw, refused_below};
@@ -190,7 +190,7 @@ impl Guard {
         let walked = tokio::select! {
             biased;
             walked = self.walk(rules, request, exchange, trail) => walked,
-            () = self.shared.drain_over.notified() => Err(Reason::Draining.into()),
+            () = self.shared.drain_over() => Err(Reason::Draining.into()),
         };
         if self.shared.is_draining() {
             exchange.close();
@@ -236,7 +236,7 @@ impl Guard {
         tokio::select! {
             biased;
             () = self.shared.strain.turn() => {}
-            () = self.shared.drain_over.notified() => {}
+            () = self.shared.drain_over() => {}
             () = body => {}
         }
     }

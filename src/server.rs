@@ -167,6 +167,7 @@ impl Server {
     /// # Errors
     /// A socket that the system does not give out, or certificates that cannot be used.
     pub fn start(bound: Bound, settings: &ServerSettings, guard: &Arc<Guard>) -> io::Result<Self> {
+        guard.shared().start_serving();
         guard.start_background();
         let (stop, stopping) = watch::channel(false);
         // While webhooks are drained, operators still ask whether the gateway is ready, and the last events are still

@@ -52,7 +52,7 @@ pub(crate) async fn forward(
     let sent = tokio::select! {
         biased;
         sent = way.upstream.send(&request, started, &mut tries) => sent.map_err(|problem| refused(route, way, &problem)),
-        () = shared.drain_over.notified() => Err(Reason::Draining),
+        () = shared.drain_over() => Err(Reason::Draining),
     };
     trail.tried(tries);
     trail.upstream_took(shared.clock.moment().since(started));

@@ -252,9 +252,13 @@ impl Exchange for ServerSession {
 fn is_badly_framed(e: &pingora_core::Error) -> bool {
     let Some(cause) = &e.cause else { return false };
     let http1 = cause.downcast_ref::<io::Error>();
-    let http2 = cause.downcast_ref::<h2::Error>();
-    http1.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
-        || http2.is_some_and(|cause| cause.is_go_away() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+    http1.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData) || is_flood(e)
+}
+
+/// Whether a connection of HTTP/2 was ended from our side because it cost more than it carried.
+pub(crate) fn is_flood(e: &pingora_core::Error) -> bool {
+    let http2 = e.cause.as_ref().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    http2.is_some_and(|e| e.is_go_away() && !e.is_remote() && e.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// The names in the verified certificate of the client; none without one.

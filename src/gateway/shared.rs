@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -44,9 +45,10 @@ pub struct Shared {
     pub(crate) active: Places,
     /// Whether there is more to do than can be done.
     pub(crate) strain: Arc<Strain>,
-    /// Wakes everybody who has no answer yet when the time to drain is over.
-    pub(crate) drain_over: Notify,
     draining: AtomicBool,
+    /// Whether the time to drain is over, and what wakes everybody who has no answer yet then.
+    drained: AtomicBool,
+    wake: Notify,
     routes: Mutex<HashMap<Arc<str>, RouteState>>,
 }
 
@@ -96,8 +98,9 @@ impl Shared {
             memory,
             active: Places::default(),
             strain,
-            drain_over: Notify::new(),
             draining: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            wake: Notify::new(),
             routes: Mutex::default(),
             clock,
         }
@@ -142,6 +145,12 @@ impl Shared {
         self.active.enter()
     }
 
+    /// From here on the process serves, whether or not it was drained before.
+    pub(crate) fn start_serving(&self) {
+        self.draining.store(false, Ordering::Release);
+        self.drained.store(false, Ordering::Release);
+    }
+
     /// From here on the process is draining.
     pub(crate) fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
@@ -149,7 +158,18 @@ impl Shared {
 
     /// The time to drain is over: whoever has no answer yet is refused with `draining`.
     pub(crate) fn end_draining(&self) {
-        self.drain_over.notify_waiters();
+        self.drained.store(true, Ordering::Release);
+        self.wake.notify_waiters();
+    }
+
+    /// Resolves when the time to drain is over, also for who comes later.
+    pub(crate) async fn drain_over(&self) {
+        let mut woken = pin!(self.wake.notified());
+        // Registered before it is looked: who is told in between is woken.
+        woken.as_mut().enable();
+        if !self.drained.load(Ordering::Acquire) {
+            woken.await;
+        }
     }
 
     /// Writes out what is left of the access log; waits for at most `patience`.

@@ -242,12 +242,16 @@ impl AsyncRead for Connection {
             // Whoever reads looks for that now, and reads no more.
             return Poll::Pending;
         }
-        if connection.frames.is_some() && connection.turn_bytes == 0 && connection.again.is_empty() {
-            ready!(connection.poll_turn(context));
-            connection.turn_bytes = TURN_BYTES;
-            if let Some(frames) = &connection.frames {
-                frames.begin_turn();
+        if connection.turn_bytes == 0 && connection.again.is_empty() && connection.frames.is_some() {
+            let turn = connection.poll_turn(context);
+            let in_line = connection.is_in_line();
+            match &connection.frames {
+                Some(frames) if turn.is_ready() => frames.begin_turn(),
+                Some(frames) if in_line => frames.line_up(),
+                _ => {}
             }
+            ready!(turn);
+            connection.turn_bytes = TURN_BYTES;
         }
         let filled = connection.poll_fill(context, buf);
         // All that was there is read, or Tokio wants others to run first, which does not end the turn.

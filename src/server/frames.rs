@@ -42,6 +42,7 @@ const HEAD_BYTES: usize = 9;
 pub(super) struct Reading {
     flood: AtomicBool,
     turns: AtomicU32,
+    in_line: AtomicBool,
 }
 
 impl Reading {
@@ -53,6 +54,11 @@ impl Reading {
     /// How many turns of reading there were, modulo 2^32.
     pub(super) fn turns(&self) -> u32 {
         self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Whether something waits for its turn to be read.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.in_line.load(Ordering::Relaxed)
     }
 }
 
@@ -132,8 +138,14 @@ impl Frames {
         self.reading.is_flood()
     }
 
+    /// The next turn of reading is waited for in line.
+    pub(super) fn line_up(&self) {
+        self.reading.in_line.store(true, Ordering::Relaxed);
+    }
+
     /// Another turn of reading begins.
     pub(super) fn begin_turn(&self) {
+        self.reading.in_line.store(false, Ordering::Relaxed);
         self.reading.turns.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -13,6 +13,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use parking_lot::Mutex;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
@@ -25,7 +26,7 @@ use super::frames::{Frames, Reading};
 use super::ingress::{Ingress, IngressSettings};
 use super::turnstile::Turn;
 use crate::clock::{Alarm, Moment, within};
-use crate::gateway::{Guard, Request, Rules, Trail, host, refused_below, target};
+use crate::gateway::{Active, Guard, Request, Rules, Trail, host, is_flood, refused_below, target};
 use crate::observe::metrics::Turned;
 
 /// What pieces of bodies that arrive faster than they are read may cost one connection beyond their bytes. The default
@@ -97,27 +98,36 @@ impl Ingress {
             client,
             is_proxy,
             reading,
-            turns: 0,
+            turns: u32::MAX,
+            in_line: None,
             left: self.settings.requests_max,
             meaningless: 0,
             under_way: Arc::default(),
             alarm: Alarm::default(),
             stopping: stopping.clone(),
         };
+        let IngressSettings {
+            head_timeout,
+            idle_timeout,
+            ..
+        } = self.settings;
         let stop = pin!(async move { drop(stopping.wait_for(|stopping| *stopping).await) });
-        let end = match streams.serve(stop).await {
-            // What is under way is finished. The end of the process has a deadline of its own.
-            End::Stop => {
+        let end = match streams.serve(stop, idle_timeout).await {
+            end @ (End::Closed | End::Flood) => end,
+            // What is under way is finished, and so is what the client sent before it heard of the end.
+            end => {
+                streams.left = 0;
                 streams.h2.graceful_shutdown();
-                streams.serve(pin!(pending())).await
+                let finished = async { streams.serve(pin!(pending()), head_timeout).await };
+                match end {
+                    End::Last => {
+                        let finished = pingora_timeout::timeout(LAST_REQUESTS, finished).await;
+                        finished.unwrap_or(End::Last)
+                    }
+                    // The end of the process has a deadline of its own.
+                    _ => finished.await,
+                }
             }
-            End::Last => {
-                streams.h2.graceful_shutdown();
-                let finished = async { streams.serve(pin!(pending())).await };
-                let finished = pingora_timeout::timeout(LAST_REQUESTS, finished).await;
-                finished.unwrap_or(End::Last)
-            }
-            end => end,
         };
         streams.leave(end).await;
     }
@@ -146,8 +156,10 @@ struct Streams<'a> {
     client: IpAddr,
     is_proxy: bool,
     reading: Arc<Reading>,
-    /// The turns of reading that had brought something when the last request came.
+    /// The turns of reading that there had been when the last request came.
     turns: u32,
+    /// While something waits for its turn to be read: it may be a request, for which a drain has to wait.
+    in_line: Option<Active>,
     /// Requests that may still come.
     left: u32,
     /// Those that came without a meaning.
@@ -158,9 +170,8 @@ struct Streams<'a> {
 }
 
 impl Streams<'_> {
-    /// Begins whatever requests come, until that is over or `stop` resolves.
-    async fn serve(&mut self, mut stop: Pin<&mut (impl Future<Output = ()> + Send)>) -> End {
-        let patience = self.ingress.settings.idle_timeout;
+    /// Begins whatever requests come, until that is over, `stop` resolves, or there is none for as long as `patience`.
+    async fn serve(&mut self, mut stop: Pin<&mut (impl Future<Output = ()> + Send)>, patience: Duration) -> End {
         loop {
             let idle = async {
                 self.under_way.over().await;
@@ -169,9 +180,17 @@ impl Streams<'_> {
             // Drives the whole connection.
             let accept = async {
                 let mut accept = pin!(HttpSession::from_h2_conn(&mut self.h2, Arc::clone(&self.digest)));
-                poll_fn(|context| match accept.as_mut().poll(context) {
-                    Poll::Pending if self.reading.is_flood() => Poll::Ready(None),
-                    accepted => accepted.map(Some),
+                poll_fn(|context| {
+                    let accepted = accept.as_mut().poll(context);
+                    if accepted.is_pending() && self.reading.is_flood() {
+                        return Poll::Ready(None);
+                    }
+                    if !self.reading.is_in_line() {
+                        self.in_line = None;
+                    } else if self.in_line.is_none() {
+                        self.in_line = Some(self.ingress.guard.shared().enter());
+                    }
+                    accepted.map(Some)
                 })
                 .await
             };
@@ -179,7 +198,13 @@ impl Streams<'_> {
                 biased;
                 () = &mut stop => return End::Stop,
                 accepted = accept => accepted,
-                () = idle => return End::Idle,
+                () = idle => {
+                    // Who is in line has sent something.
+                    match self.reading.is_in_line() {
+                        true => continue,
+                        false => return End::Idle,
+                    }
+                }
             };
             let Some(accepted) = accepted else { return End::Flood };
             match accepted {
@@ -201,6 +226,9 @@ impl Streams<'_> {
                 Ok(None) => return End::Closed,
                 Err(problem) => {
                     log::debug!("{}: a connection of HTTP/2 broke: {problem}", self.client);
+                    if is_flood(&problem) {
+                        self.count_flood();
+                    }
                     return End::Closed;
                 }
             }
@@ -209,33 +237,38 @@ impl Streams<'_> {
 
     /// Has a request served, beside the others of the connection. It is active from here to the end of its answer.
     fn begin(&mut self, session: HttpSession) {
-        let guard = &self.ingress.guard;
+        let ingress = self.ingress;
         // A turn is for one request: under strain those that came with it wait for their own.
         let turns = self.reading.turns();
         let is_first = std::mem::replace(&mut self.turns, turns) != turns;
         let turn = (!is_first)
-            .then(|| Turn::new(&self.ingress.turnstile))
+            .then(|| Turn::new(&ingress.turnstile))
             .filter(Turn::is_needed);
+        let (guard, proxy) = (Arc::clone(&ingress.guard), Arc::clone(&ingress.proxy));
         let holds = (guard.shared().enter(), UnderWay::enter(&self.under_way));
         let started = guard.shared().clock().moment();
-        let rules = guard.rules();
-        let head = session.req_header();
-        if rules.handles(host(head), target(head)) {
-            let guard = Arc::clone(guard);
-            tokio::spawn(async move {
-                come(turn).await;
+        let stopping = self.stopping.clone();
+        tokio::spawn(async move {
+            if let Some(mut turn) = turn {
+                poll_fn(|context| turn.poll(context)).await;
+            }
+            let rules = guard.rules();
+            let head = session.req_header();
+            // Pingora would refuse CONNECT, in silence.
+            if head.method == Method::CONNECT || rules.handles(host(head), target(head)) {
                 serve_webhook(guard, rules, session, started).await;
-                drop(holds);
-            });
-        } else {
-            let (proxy, stopping) = (Arc::clone(&self.ingress.proxy), self.stopping.clone());
-            tokio::spawn(async move {
-                come(turn).await;
-                let session = ServerSession::new_http2(session);
-                proxy.process_new_http(session, &stopping).await;
-                drop(holds);
-            });
-        }
+            } else {
+                proxy
+                    .process_new_http(ServerSession::new_http2(session), &stopping)
+                    .await;
+            }
+            drop(holds);
+        });
+    }
+
+    fn count_flood(&self) {
+        let metrics = self.ingress.guard.shared().metrics();
+        metrics.connection_turned_away(Turned::Flood);
     }
 
     /// Tells the client why the connection ends.
@@ -244,8 +277,7 @@ impl Streams<'_> {
             End::Closed => return,
             End::Stop | End::Last | End::Idle => h2::Reason::NO_ERROR,
             End::Flood => {
-                let shared = self.ingress.guard.shared();
-                shared.metrics().connection_turned_away(Turned::Flood);
+                self.count_flood();
                 h2::Reason::ENHANCE_YOUR_CALM
             }
         };
@@ -253,13 +285,6 @@ impl Streams<'_> {
         // Who is gone already, or reads nothing, misses nothing.
         let told = poll_fn(|context| self.h2.poll_closed(context));
         drop(within(FAREWELL, told).await);
-    }
-}
-
-/// Waits for the turn of a request that has to.
-async fn come(turn: Option<Turn>) {
-    if let Some(mut turn) = turn {
-        poll_fn(|context| turn.poll(context)).await;
     }
 }
 

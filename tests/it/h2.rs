@@ -3,6 +3,7 @@
 
 mod conformance;
 mod crumbs;
+mod ends;
 mod floods;
 mod frames;
 mod strain;

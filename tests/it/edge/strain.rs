@@ -197,6 +197,10 @@ async fn whoever_is_in_line_is_not_timed_out() {
     let (gateway, _) = crowd(&upstream, 0, "client: { head_timeout: 200ms }").await;
     gateway.strain().await;
     let mut client = Client::connect(gateway.address).await;
+    until("the connection to be open", || {
+        gateway.metric("hookward_open_connections") == 1.0
+    })
+    .await;
     let thread = all_at_once(std::slice::from_mut(&mut client)).await;
     // Timers of connections go by real time: it is over when the gateway hears of the request.
     std::thread::sleep(Duration::from_millis(400));

@@ -105,7 +105,7 @@ async fn end(stream: &mut TcpStream) -> End {
 }
 
 /// The next frame: its kind, its stream and what is in it.
-async fn next(stream: &mut TcpStream) -> Option<(u8, u32, Vec<u8>)> {
+pub(super) async fn next(stream: &mut TcpStream) -> Option<(u8, u32, Vec<u8>)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.ok()?;
     let [a, b, c, kind, _, on @ ..] = head;
@@ -115,12 +115,12 @@ async fn next(stream: &mut TcpStream) -> Option<(u8, u32, Vec<u8>)> {
 }
 
 /// Why a connection is left, by its GOAWAY.
-fn reason(payload: &[u8]) -> u32 {
+pub(super) fn reason(payload: &[u8]) -> u32 {
     u32::from_be_bytes(payload[4..8].try_into().unwrap())
 }
 
 /// Sends frames on a connection of their own; the reason of its GOAWAY, if that comes before its end.
-async fn farewell(address: SocketAddr, frames: &[u8]) -> Option<u32> {
+pub(super) async fn farewell(address: SocketAddr, frames: &[u8]) -> Option<u32> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let bytes = [PREFACE, &frame(SETTINGS, 0, 0, b""), frames].concat();
     stream.write_all(&bytes).await.unwrap();
@@ -137,7 +137,7 @@ async fn farewell(address: SocketAddr, frames: &[u8]) -> Option<u32> {
 }
 
 /// The status at the beginning of a block, which is in the static table or written out with a name from it.
-fn status(block: &[u8]) -> String {
+pub(super) fn status(block: &[u8]) -> String {
     match block {
         [0x88, ..] => "200".into(),
         [0x8c, ..] => "400".into(),
@@ -432,75 +432,4 @@ async fn a_preface_may_arrive_byte_by_byte() {
         stream.write_all(&[byte]).await.unwrap();
     }
     assert_eq!(end(&mut stream).await, End::Status("200".into()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_left_is_told_why() {
-    // A client that is left without a word takes it for a fault of the network, and tries the same again at once.
-    let upstream = Upstream::unreachable().await;
-    let yaml = format!(
-        "client: {{ idle_timeout: 100ms }}\n{}",
-        route_yaml(upstream.address, "")
-    );
-    let gateway = Gateway::start(&yaml).await;
-    let head = frame(HEADERS, END_HEADERS, 1, &block(&genuine()));
-    let crumbs = [head, frame(DATA, 0, 1, b"x").repeat(300)].concat();
-    let pings = frame(6, 0, 0, b"12345678").repeat(1001);
-    for (name, frames, told) in [("idle", vec![], 0), ("crumbs", crumbs, 11), ("pings", pings, 11)] {
-        assert_eq!(farewell(gateway.address, &frames).await, Some(told), "{name}");
-    }
-}
-
-/// Forty requests that are for nobody, each on a stream of its own.
-fn meaningless() -> Vec<u8> {
-    let needed = |name: &[u8]| name != b":authority" && name != b"content-length";
-    let fields: Vec<_> = genuine().into_iter().filter(|(name, _)| needed(name)).collect();
-    let heads = (0..40).map(|n| frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block(&fields)));
-    Vec::from_iter(heads).concat()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_without_a_meaning_are_seen_and_have_an_end() {
-    // Answered where nobody looks, they would be in no log and no count, however many a stranger sends.
-    let upstream = Upstream::unreachable().await;
-    let gateway = Gateway::start(&route_yaml(upstream.address, "")).await;
-    assert_eq!(farewell(gateway.address, &meaningless()).await, Some(11));
-    let lines = gateway.lines(32).await;
-    assert_eq!(lines.len(), 32);
-    for line in lines {
-        assert_eq!(
-            (&line["reason"], &line["client"]),
-            (&"bad_framing".into(), &"127.0.0.1".into())
-        );
-    }
-    assert_eq!(
-        gateway.metric("hookward_connections_turned_away_total{reason=\"flood\"}"),
-        1.0
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_is_not_left_for_what_it_hands_on() {
-    // One client behind it would end the requests of all others.
-    let upstream = Upstream::ok().await;
-    let yaml = format!(
-        "client: {{ trusted_proxies: [127.0.0.1] }}\n{}",
-        route_yaml(upstream.address, "")
-    );
-    let gateway = Gateway::start(&yaml).await;
-    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
-    let event = [
-        frame(HEADERS, END_HEADERS, 101, &block(&genuine())),
-        frame(DATA, END_STREAM, 101, BODY),
-    ];
-    let bytes = [PREFACE, &frame(SETTINGS, 0, 0, b""), &meaningless(), &event.concat()].concat();
-    stream.write_all(&bytes).await.unwrap();
-    let answered = loop {
-        match next(&mut stream).await.expect("the connection lives") {
-            (HEADERS, 101, payload) => break status(&payload),
-            (kind, ..) => assert_ne!(kind, GOAWAY),
-        }
-    };
-    assert_eq!(answered, "200");
-    assert_eq!(gateway.lines(41).await.len(), 41);
 }
