@@ -54,6 +54,7 @@ async fn a_client_over_its_rate_is_refused_before_its_body() {
     assert_eq!(client.answer().await.status, 200);
     assert_eq!(send(&gateway, &event(4)).await.status, 429, "one for each ten seconds");
     assert_eq!(upstream.count(), 4);
+    gateway.idle().await;
     let hits = gateway.metric("hookward_limit_hits_total{limit=\"client_rate\",route=\"github\"}");
     assert_eq!(hits, 2.0);
 }
