@@ -20,6 +20,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
 use pingora_core::protocols::{Digest, GetSocketDigest, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
+use tokio::sync::Semaphore;
 
 use super::connection::Connection;
 use super::frames::{Frames, Reading};
@@ -99,6 +100,7 @@ impl Ingress {
             is_proxy,
             reading,
             turns: u32::MAX,
+            line: Arc::new(Semaphore::new(1)),
             in_line: None,
             left: self.settings.requests_max,
             meaningless: 0,
@@ -158,6 +160,8 @@ struct Streams<'a> {
     reading: Arc<Reading>,
     /// The turns of reading that there had been when the last request came.
     turns: u32,
+    /// Whoever of its requests waits for a turn has this.
+    line: Arc<Semaphore>,
     /// While something waits for its turn to be read: it may be a request, for which a drain has to wait.
     in_line: Option<Active>,
     /// Requests that may still come.
@@ -182,7 +186,8 @@ impl Streams<'_> {
                 let mut accept = pin!(HttpSession::from_h2_conn(&mut self.h2, Arc::clone(&self.digest)));
                 poll_fn(|context| {
                     let accepted = accept.as_mut().poll(context);
-                    if accepted.is_pending() && self.reading.is_flood() {
+                    // Requests that came with a flood are not begun: they would cost more than the frames.
+                    if self.reading.is_flood() {
                         return Poll::Ready(None);
                     }
                     if !self.reading.is_in_line() {
@@ -238,7 +243,8 @@ impl Streams<'_> {
     /// Has a request served, beside the others of the connection. It is active from here to the end of its answer.
     fn begin(&mut self, session: HttpSession) {
         let ingress = self.ingress;
-        // A turn is for one request: under strain those that came with it wait for their own.
+        // A turn is for one request: under strain those that came with it wait for their own, one after the other, so that
+        // nobody has more turns for having more requests.
         let turns = self.reading.turns();
         let is_first = std::mem::replace(&mut self.turns, turns) != turns;
         let turn = (!is_first)
@@ -247,9 +253,10 @@ impl Streams<'_> {
         let (guard, proxy) = (Arc::clone(&ingress.guard), Arc::clone(&ingress.proxy));
         let holds = (guard.shared().enter(), UnderWay::enter(&self.under_way));
         let started = guard.shared().clock().moment();
-        let stopping = self.stopping.clone();
+        let (line, stopping) = (Arc::clone(&self.line), self.stopping.clone());
         tokio::spawn(async move {
             if let Some(mut turn) = turn {
+                let _first = line.acquire().await;
                 poll_fn(|context| turn.poll(context)).await;
             }
             let rules = guard.rules();

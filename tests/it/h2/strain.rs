@@ -11,7 +11,8 @@ use crate::harness::{Conf, Gateway, Upstream, hold_thread};
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_turn_is_for_one_request_of_however_many_that_came_with_it() {
     // Proxies have few connections with many requests on each: begun together, those of thirty connections are a thousand,
-    // of which each finds its memory cold when its backend has answered, and which fill the places of their route.
+    // of which each finds its memory cold when its backend has answered, and which fill the places of their route. And
+    // whoever brings fifty must not have fifty turns where his neighbours have one: a flood of streams would.
     for strained in [false, true] {
         let upstream = Upstream::holding(|_| 200).await;
         let conf = Conf::to(upstream.address).route(
@@ -41,7 +42,7 @@ async fn a_turn_is_for_one_request_of_however_many_that_came_with_it() {
         upstream.release(100);
         gateway.idle().await;
         let most = most.load(Ordering::Relaxed);
-        assert_eq!(most <= 40, strained, "{most} at a time, strain: {strained}");
+        assert_eq!(most <= 10, strained, "{most} at a time, strain: {strained}");
         assert!(gateway.lines(100).await.iter().all(|line| line["status"] == 200));
     }
 }
