@@ -54,7 +54,7 @@ const BROKEN_MAX: usize = 100;
 /// what many send.
 const MEANINGLESS_MAX: u32 = 32;
 
-/// How long requests that were under way may take once the connection has carried its last one.
+/// How long requests that were under way may take once the connection was told to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(120);
 
 /// Longest wait for a client to take the end.
@@ -122,12 +122,13 @@ impl Ingress {
                 streams.h2.graceful_shutdown();
                 let finished = async { streams.serve(pin!(pending()), head_timeout).await };
                 match end {
-                    End::Last => {
+                    // The end of the process has a deadline of its own.
+                    End::Stop => finished.await,
+                    // Not every client heeds a farewell.
+                    _ => {
                         let finished = pingora_timeout::timeout(LAST_REQUESTS, finished).await;
                         finished.unwrap_or(End::Last)
                     }
-                    // The end of the process has a deadline of its own.
-                    _ => finished.await,
                 }
             }
         };
