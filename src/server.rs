@@ -21,6 +21,7 @@ mod proxy;
 mod sample;
 mod session;
 mod strain;
+mod tally;
 mod tls;
 mod turnstile;
 

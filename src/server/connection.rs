@@ -38,6 +38,13 @@ const WRITE_BUFFER_BYTES: usize = 1460;
 /// What is read of a connection of HTTP/2 in one turn: as much as it may send ahead.
 const TURN_BYTES: usize = 64 << 10;
 
+/// The same under strain, where the frame that is begun is read to its end: a short request or two. What was taken apart
+/// waits for its turn with us and gets cold, what was not read waits with the system.
+const SHORT_TURN_BYTES: usize = 2 << 10;
+
+/// A frame that is longer is read in several turns; the h2 crate takes none.
+const FRAME_BYTES_MAX: usize = 16 << 10;
+
 /// Longest wait for a peer to take the end of TLS.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -60,8 +67,10 @@ pub(crate) struct Connection {
     pub(super) patience: Patience,
     /// Its place in line under strain.
     turn: Turn,
-    /// What may still be read of HTTP/2 before it has to line up again.
+    /// What may still be read of HTTP/2 before it has to line up again,
     turn_bytes: usize,
+    /// and beyond that, to the end of a frame.
+    frame_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -103,6 +112,7 @@ impl Connection {
             patience: Patience::new(turnstile.strain()),
             turn: Turn::new(turnstile),
             turn_bytes: 0,
+            frame_bytes: 0,
         }
     }
 
@@ -205,6 +215,33 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Of HTTP/2: ready while a turn of reading goes on, or another may begin.
+    fn poll_frames_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(frames) = self.frames.as_ref().filter(|_| self.turn_bytes == 0) else {
+            return Poll::Ready(());
+        };
+        if !self.again.is_empty() {
+            (self.turn_bytes, self.frame_bytes) = (self.again.len(), 0);
+            return Poll::Ready(());
+        }
+        ready!(frames.poll_begun(context));
+        let turn = self.poll_turn(context);
+        let in_line = self.is_in_line();
+        let Some(frames) = &self.frames else {
+            return Poll::Ready(());
+        };
+        if turn.is_ready() {
+            frames.begin_turn();
+            (self.turn_bytes, self.frame_bytes) = match self.turn.is_needed() {
+                true => (SHORT_TURN_BYTES, FRAME_BYTES_MAX),
+                false => (TURN_BYTES, 0),
+            };
+        } else if in_line {
+            frames.line_up();
+        }
+        turn
+    }
+
     /// Sends what is collected, then, in the same call if the system takes it, `more`; how much of `more` was taken.
     fn poll_send(&mut self, context: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
         loop {
@@ -242,31 +279,34 @@ impl AsyncRead for Connection {
             // Whoever reads looks for that now, and reads no more.
             return Poll::Pending;
         }
-        if connection.turn_bytes == 0 && connection.again.is_empty() && connection.frames.is_some() {
-            let turn = connection.poll_turn(context);
-            let in_line = connection.is_in_line();
-            match &connection.frames {
-                Some(frames) if turn.is_ready() => frames.begin_turn(),
-                Some(frames) if in_line => frames.line_up(),
-                _ => {}
+        ready!(connection.poll_frames_turn(context));
+        let filled = match connection.turn_bytes {
+            most if connection.frames.is_some() && most < buf.remaining() => {
+                let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+                let filled = connection.poll_fill(context, &mut part);
+                let read = part.filled().len();
+                buf.advance(read);
+                filled
             }
-            ready!(turn);
-            connection.turn_bytes = TURN_BYTES;
-        }
-        let filled = connection.poll_fill(context, buf);
+            _ => connection.poll_fill(context, buf),
+        };
         // All that was there is read, or Tokio wants others to run first, which does not end the turn.
         if filled.is_pending() && tokio::task::coop::has_budget_remaining() {
             connection.turn_bytes = 0;
         }
         ready!(filled)?;
         let read = buf.filled().get(before..).unwrap_or_default();
-        connection.turn_bytes = connection.turn_bytes.saturating_sub(read.len());
-        if let Some(frames) = &mut connection.frames
-            && let Err(Flood) = frames.read(read)
-        {
-            log::debug!("{}: a flood of frames", connection.client);
-            buf.set_filled(before);
-            return Poll::Pending;
+        if let Some(frames) = &mut connection.frames {
+            if let Err(Flood) = frames.read(read) {
+                log::debug!("{}: a flood of frames", connection.client);
+                buf.set_filled(before);
+                return Poll::Pending;
+            }
+            connection.turn_bytes = connection.turn_bytes.saturating_sub(read.len());
+            if connection.turn_bytes == 0 {
+                connection.turn_bytes = frames.rest().min(connection.frame_bytes);
+                connection.frame_bytes = connection.frame_bytes.saturating_sub(connection.turn_bytes);
+            }
         }
         let Some(chunks) = &mut connection.chunks else {
             return Poll::Ready(Ok(()));
@@ -386,90 +426,4 @@ impl GetSocketDigest for Connection {
 impl Peek for Connection {}
 
 #[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-    use crate::clock::{ManualClock, UnixMillis};
-    use crate::gateway::Strain;
-
-    /// A connection under strain, the other end of it, and where it lines up.
-    async fn under_strain(clock: &ManualClock) -> (Connection, TcpStream, Arc<Turnstile>) {
-        let clock = clock.clock();
-        let strain = Strain::new(&clock);
-        strain.feel(clock.moment().plus(Duration::from_secs(3)));
-        let turnstile = Turnstile::new(strain);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let other = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, client) = listener.accept().await.unwrap();
-        (Connection::tcp(stream, client, &turnstile), other, turnstile)
-    }
-
-    /// Reads until there is nothing to be read, or it is not the connection's turn; how much that was.
-    async fn drink(connection: &mut Connection) -> usize {
-        let mut read = 0;
-        poll_fn(|context| {
-            let mut space = [0; 8 << 10];
-            loop {
-                let mut space = ReadBuf::new(&mut space);
-                match Pin::new(&mut *connection).poll_read(context, &mut space) {
-                    Poll::Ready(filled) => filled.unwrap(),
-                    Poll::Pending => return Poll::Ready(()),
-                }
-                read += space.filled().len();
-            }
-        })
-        .await;
-        read
-    }
-
-    /// Resolves when the connection is in line.
-    async fn lined_up(connection: &mut Connection) {
-        poll_fn(|context| {
-            assert!(connection.poll_turn(context).is_pending());
-            match connection.is_in_line() {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn under_strain_a_connection_lines_up_when_something_has_arrived() {
-        // Idle connections in line would make it as long as there are connections.
-        let (mut connection, mut other, turnstile) = under_strain(&ManualClock::at(UnixMillis(0))).await;
-        // Tokio takes it for granted that a new connection has something to say.
-        assert_eq!(drink(&mut connection).await, 0);
-        let waits = poll_fn(|context| Poll::Ready(connection.poll_turn(context).is_pending())).await;
-        assert!(waits && !connection.is_in_line() && !turnstile.let_in());
-        other.write_all(b"x").await.unwrap();
-        lined_up(&mut connection).await;
-        assert!(turnstile.let_in());
-        poll_fn(|context| connection.poll_turn(context)).await;
-        assert!(!connection.is_in_line());
-        assert_eq!(drink(&mut connection).await, 1);
-    }
-
-    #[tokio::test]
-    async fn under_strain_http_2_is_read_so_much_at_a_time() {
-        // One connection that sends without end would have the processor to itself.
-        let clock = ManualClock::at(UnixMillis(0));
-        let (mut connection, mut other, turnstile) = under_strain(&clock).await;
-        connection.count(Frames::new(&clock.clock(), &Arc::default(), false));
-        let frame = [&[0, 0x40, 0, 0, 0, 0, 0, 0, 1][..], &[0; 1 << 14]].concat();
-        let all = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame.repeat(64)].concat();
-        let length = all.len();
-        let sending = tokio::spawn(async move { other.write_all(&all).await });
-        let mut left = length;
-        while left > 0 {
-            lined_up(&mut connection).await;
-            assert_eq!(drink(&mut connection).await, 0, "out of turn");
-            assert!(turnstile.let_in());
-            let read = drink(&mut connection).await;
-            assert!(read < TURN_BYTES + (8 << 10), "{read} in one turn");
-            left -= read;
-        }
-        sending.await.unwrap().unwrap();
-    }
-}
+mod tests;

@@ -9,8 +9,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::tally::{Counted, Tally};
 use crate::clock::{Clock, Moment};
 
 /// Frames without a request in one [`PERIOD`]. Browsers send a few settings and priorities at the start, and a ping now
@@ -43,6 +45,7 @@ pub(super) struct Reading {
     flood: AtomicBool,
     turns: AtomicU32,
     in_line: AtomicBool,
+    waiting: Arc<Tally>,
 }
 
 impl Reading {
@@ -59,6 +62,11 @@ impl Reading {
     /// Whether something waits for its turn to be read.
     pub(super) fn is_in_line(&self) -> bool {
         self.in_line.load(Ordering::Relaxed)
+    }
+
+    /// A request that was read waits for its turn until this is dropped; no more are read as long.
+    pub(super) fn waits(&self) -> Counted {
+        self.waiting.enter()
     }
 }
 
@@ -136,6 +144,19 @@ impl Frames {
     /// Whether there was a flood.
     pub(super) fn is_flood(&self) -> bool {
         self.reading.is_flood()
+    }
+
+    /// Ready when nothing that was read waits for its turn.
+    pub(super) fn poll_begun(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.reading.waiting.poll_none(context)
+    }
+
+    /// Bytes until the end of the frame or the head that was read last, 0 when there is nothing left of it.
+    pub(super) fn rest(&self) -> usize {
+        match self.known {
+            0 => usize::try_from(self.skip).unwrap_or(usize::MAX),
+            known => HEAD_BYTES.saturating_sub(known),
+        }
     }
 
     /// The next turn of reading is waited for in line.

@@ -9,12 +9,11 @@ use std::future::{Future, pending, poll_fn};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use parking_lot::Mutex;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake};
@@ -25,6 +24,7 @@ use tokio::sync::Semaphore;
 use super::connection::Connection;
 use super::frames::{Frames, Reading};
 use super::ingress::{Ingress, IngressSettings};
+use super::tally::Tally;
 use super::turnstile::Turn;
 use crate::clock::{Alarm, Moment, within};
 use crate::gateway::{Active, Guard, Request, Rules, Trail, host, is_flood, refused_below, target};
@@ -169,7 +169,7 @@ struct Streams<'a> {
     left: u32,
     /// Those that came without a meaning.
     meaningless: u32,
-    under_way: Arc<UnderWay>,
+    under_way: Arc<Tally>,
     alarm: Alarm,
     stopping: ShutdownWatch,
 }
@@ -179,7 +179,7 @@ impl Streams<'_> {
     async fn serve(&mut self, mut stop: Pin<&mut (impl Future<Output = ()> + Send)>, patience: Duration) -> End {
         loop {
             let idle = async {
-                self.under_way.over().await;
+                poll_fn(|context| self.under_way.poll_none(context)).await;
                 drop(self.alarm.within(patience, pending::<()>()).await);
             };
             // Drives the whole connection.
@@ -250,15 +250,17 @@ impl Streams<'_> {
         let is_first = std::mem::replace(&mut self.turns, turns) != turns;
         let turn = (!is_first)
             .then(|| Turn::new(&ingress.turnstile))
-            .filter(Turn::is_needed);
+            .filter(Turn::is_needed)
+            .map(|turn| (turn, self.reading.waits()));
         let (guard, proxy) = (Arc::clone(&ingress.guard), Arc::clone(&ingress.proxy));
-        let holds = (guard.shared().enter(), UnderWay::enter(&self.under_way));
+        let holds = (guard.shared().enter(), self.under_way.enter());
         let started = guard.shared().clock().moment();
         let (line, stopping) = (Arc::clone(&self.line), self.stopping.clone());
         tokio::spawn(async move {
-            if let Some(mut turn) = turn {
+            if let Some((mut turn, waits)) = turn {
                 let _first = line.acquire().await;
                 poll_fn(|context| turn.poll(context)).await;
+                drop(waits);
             }
             let rules = guard.rules();
             let head = session.req_header();
@@ -305,48 +307,4 @@ async fn serve_webhook(guard: Arc<Guard>, rules: Arc<Rules>, session: HttpSessio
     trail.close(guard.shared(), Some(&request));
     // Who is gone already misses nothing.
     drop(session.finish().await);
-}
-
-/// The requests of one connection that are under way.
-#[derive(Default)]
-struct UnderWay(Mutex<(usize, Option<Waker>)>);
-
-/// One of them, until it is dropped.
-struct Busy(Arc<UnderWay>);
-
-impl UnderWay {
-    fn enter(of: &Arc<Self>) -> Busy {
-        let mut under_way = of.0.lock();
-        under_way.0 = under_way.0.saturating_add(1);
-        Busy(Arc::clone(of))
-    }
-
-    /// Resolves when there are none. One waits at a time.
-    async fn over(&self) {
-        poll_fn(|context| {
-            let (left, waiting) = &mut *self.0.lock();
-            if *left == 0 {
-                return Poll::Ready(());
-            }
-            match waiting {
-                Some(waker) => waker.clone_from(context.waker()),
-                None => *waiting = Some(context.waker().clone()),
-            }
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut under_way = self.0.0.lock();
-        under_way.0 = under_way.0.saturating_sub(1);
-        let (left, waiting) = &mut *under_way;
-        let waker = waiting.take_if(|_| *left == 0);
-        drop(under_way);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
 }

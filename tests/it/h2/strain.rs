@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::frames::{BODY, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, block, frame, genuine};
@@ -25,11 +25,16 @@ async fn a_turn_is_for_one_request_of_however_many_that_came_with_it() {
         }
         let mut connections = Vec::new();
         for _ in 0..2 {
-            connections.push(TcpStream::connect(gateway.address).await.unwrap());
+            let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+            let hello = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
+            stream.write_all(&hello).await.unwrap();
+            // What comes with the preface is read with it.
+            stream.read_exact(&mut [0; 9]).await.unwrap();
+            connections.push(stream);
         }
         let thread = hold_thread().await;
         for stream in &mut connections {
-            let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
+            let mut bytes = Vec::new();
             for n in 0..50 {
                 bytes.extend(frame(HEADERS, END_HEADERS, 2 * n + 1, &block(&genuine())));
                 bytes.extend(frame(DATA, END_STREAM, 2 * n + 1, BODY));
@@ -37,12 +42,20 @@ async fn a_turn_is_for_one_request_of_however_many_that_came_with_it() {
             stream.write_all(&bytes).await.unwrap();
         }
         let most = gateway.most_begun("github", 100);
+        let most_waiting = gateway.most_waiting("github", 100);
         drop(thread);
         upstream.reached(100).await;
         upstream.release(100);
         gateway.idle().await;
         let most = most.load(Ordering::Relaxed);
         assert_eq!(most <= 10, strained, "{most} at a time, strain: {strained}");
+        // What waits is left with the system, but for what one read brings.
+        let most_waiting = most_waiting.load(Ordering::Relaxed);
+        assert_eq!(
+            most_waiting <= 20,
+            strained,
+            "{most_waiting} read ahead, strain: {strained}"
+        );
         assert!(gateway.lines(100).await.iter().all(|line| line["status"] == 200));
     }
 }

@@ -147,14 +147,30 @@ impl Gateway {
     /// The most events of `route` that are begun between one look and the next, one look for each time that all who were
     /// ready had their turn, until `count` are under way.
     pub fn most_begun(&self, route: &str, count: usize) -> Arc<AtomicUsize> {
+        let mut before = 0;
+        self.most(route, count, move |_, begun| {
+            begun.saturating_sub(std::mem::replace(&mut before, begun))
+        })
+    }
+
+    /// The most requests that have been read and not begun at any such look.
+    pub fn most_waiting(&self, route: &str, count: usize) -> Arc<AtomicUsize> {
+        self.most(route, count, |active, begun| active.saturating_sub(begun))
+    }
+
+    /// The most that `seen` makes of the requests that are active and those of `route` that are begun.
+    fn most(
+        &self,
+        route: &str,
+        count: usize,
+        mut seen: impl FnMut(usize, usize) -> usize + Send + 'static,
+    ) -> Arc<AtomicUsize> {
         let most = Arc::new(AtomicUsize::new(0));
         let (guard, found) = (Arc::clone(&self.guard), Arc::clone(&most));
         let series = format!("hookward_in_flight{{route=\"{route}\"}}");
-        let mut before = 0;
         tokio::spawn(poll_fn(move |context| {
             let now = metric(&guard, &series) as usize;
-            found.fetch_max(now.saturating_sub(before), Ordering::Relaxed);
-            before = now;
+            found.fetch_max(seen(guard.shared().active(), now), Ordering::Relaxed);
             // Woken while it runs, it lines up with everybody else.
             context.waker().wake_by_ref();
             match now == count {
