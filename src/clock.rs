@@ -160,6 +160,10 @@ impl Timer {
 
 impl Alarm {
     /// Waits for `future` at most for `patience`, or a year.
+    #[allow(
+        clippy::arithmetic_side_effects,
+        reason = "a year from now is a time that clocks have"
+    )]
     pub(crate) async fn within<F: Future>(&mut self, patience: Duration, future: F) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
         let mut deadline = None;

@@ -22,6 +22,10 @@
 //! The `hookward` binary is the first user of this library. Another Pingora proxy can protect its own paths with
 //! [`open`] and [`gateway::Guard::request_filter`]; see `examples/`. [`signature`] and [`providers`] are usable alone.
 
+// What comes from outside is neither indexed nor counted unchecked. Where a place or a sum cannot leave its bounds, the
+// exception says why; tests may fail as they like.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 pub mod cli;
 pub mod config;
 pub mod server;

@@ -38,7 +38,7 @@ static REFERENCE: LazyLock<Document> = LazyLock::new(|| {
 /// Reads a file from disk. See [`parse`].
 pub fn load(path: &Path) -> (Option<File>, Problems) {
     let name = path.display().to_string();
-    let most = FILE_BYTES_MAX as u64 + 1;
+    let most = (FILE_BYTES_MAX as u64).saturating_add(1);
     let mut bytes = Vec::new();
     match std::fs::File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)) {
         Ok(_) => parse_bytes(&name, &bytes),

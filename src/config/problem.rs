@@ -156,6 +156,7 @@ impl Problems {
         &mut self.document
     }
 
+    #[allow(clippy::indexing_slicing, reason = "what was pushed just now")]
     fn record(&mut self, severity: Severity, path: &KeyPath, message: String) -> &mut Problem {
         let (place, line) = self.document.locate(path);
         let problem = Problem {

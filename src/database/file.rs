@@ -63,14 +63,14 @@ impl Opened {
         // A file that was just made is durable only when its name is.
         sync_dir(dir)?;
         let page_bytes: u64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        let page_bytes = page_bytes.max(1);
+        let in_pages = |bytes: u64| bytes.checked_div(page_bytes).unwrap_or(bytes);
         let reserve = Reserve {
             path: at("reserve"),
             bytes: settings.reserve_bytes,
-            pages: settings.reserve_bytes / page_bytes,
+            pages: in_pages(settings.reserve_bytes),
             is_there: false,
         };
-        let pages_max = settings.bytes_max.map(|bytes| bytes / page_bytes);
+        let pages_max = settings.bytes_max.map(in_pages);
         Ok(Opened {
             db,
             file,

@@ -43,7 +43,8 @@ pub struct Rate {
 impl Rate {
     /// One cell every `per / count`; never faster than one a nanosecond.
     fn quota(self) -> Quota {
-        let interval = (self.per / self.count.get()).max(Duration::from_nanos(1));
+        let interval = self.per.checked_div(self.count.get()).unwrap_or_default();
+        let interval = interval.max(Duration::from_nanos(1));
         // `None` only for an interval of zero.
         Quota::with_period(interval)
             .unwrap_or(Quota::per_second(self.count))

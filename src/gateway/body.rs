@@ -36,7 +36,10 @@ pub(crate) struct Bounds {
 impl Bounds {
     /// By when a sender has to have sent more than `received`, counted from the end of the head.
     fn deadline(&self, received: usize) -> Duration {
-        let earned = Duration::from_secs(received as u64) / u32::try_from(self.rate.max(1)).unwrap_or(u32::MAX);
+        let rate = u32::try_from(self.rate.max(1)).unwrap_or(u32::MAX);
+        let earned = Duration::from_secs(received as u64)
+            .checked_div(rate)
+            .unwrap_or(Duration::MAX);
         self.timeout.min(GRACE.saturating_add(earned))
     }
 

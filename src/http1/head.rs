@@ -204,6 +204,7 @@ fn kinds(name: &[u8]) -> u8 {
     name.iter().fold(0, |all, b| all | kind(*b))
 }
 
+#[allow(clippy::indexing_slicing, reason = "a table of 256, asked with a byte")]
 fn kind(b: u8) -> u8 {
     const KINDS: [u8; 256] = {
         let mut table = [NO_TOKEN; 256];

@@ -1,6 +1,12 @@
 //! Numbers and addresses as text, written into a buffer without the detours of formatting: several are written for every
 //! request, into its log line and into both heads.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "digits, at places that their number leaves no choice of"
+)]
+
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 

@@ -22,6 +22,7 @@ pub(super) enum Within {
 }
 
 impl Within {
+    #[allow(clippy::indexing_slicing, reason = "a table of 256, asked with a byte")]
     fn plain(self, byte: u8) -> bool {
         PLAIN[usize::from(byte)] & self.bit() != 0
     }
@@ -32,6 +33,7 @@ impl Within {
 }
 
 /// Where each byte is plain, a bit for each [`Within`].
+#[allow(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
 const PLAIN: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -49,6 +51,7 @@ const PLAIN: [u8; 256] = {
 };
 
 /// Appends at most `bytes_max` bytes of `bytes`, escaped; `...` follows when something was cut.
+#[allow(clippy::indexing_slicing, reason = "a table of 256, asked with a byte")]
 pub(super) fn escaped(out: &mut Vec<u8>, bytes: &[u8], within: Within, bytes_max: usize) {
     let (mut rest, cut) = match bytes.split_at_checked(bytes_max) {
         Some((kept, dropped)) => (kept, !dropped.is_empty()),
@@ -75,6 +78,7 @@ pub(super) fn escaped(out: &mut Vec<u8>, bytes: &[u8], within: Within, bytes_max
     }
 }
 
+#[allow(clippy::indexing_slicing, reason = "sixteen digits, asked with four bits")]
 fn push_hex(out: &mut Vec<u8>, byte: u8, within: Within) {
     let digit = |nibble: u8| HEX[usize::from(nibble & 0x0f)];
     let escape: &[u8] = if within == Within::Json { br"\\x" } else { br"\x" };

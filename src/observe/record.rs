@@ -267,6 +267,7 @@ impl Fields for Words<'_> {
     fn time(&mut self, name: &str, value: Duration) {
         let us = micros(value);
         self.number(name, us / 1000);
+        #[allow(clippy::arithmetic_side_effects, reason = "single digits")]
         let thousandths = [us / 100 % 10, us / 10 % 10, us % 10].map(|digit| b'0' + digit as u8);
         self.0.push(b'.');
         self.0.extend_from_slice(&thousandths);

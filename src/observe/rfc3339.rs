@@ -3,6 +3,11 @@
 //! Written once per log line, so by plain arithmetic into the line's own buffer. Years end at 9999, where the format
 //! does; later times are shown as its last millisecond.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "a date of 64 bits of milliseconds, and its digits"
+)]
+
 use crate::clock::UnixMillis;
 
 /// 9999-12-31T23:59:59.999Z.

@@ -404,7 +404,7 @@ impl Stored {
             let bytes = head.len().saturating_add(body.len()) as u64;
             Ok(Stored {
                 accepted_at: UnixMillis(row.get(0)?),
-                share: bytes / row.get::<_, u64>(1)?.max(1),
+                share: bytes.checked_div(row.get(1)?).unwrap_or(bytes),
                 event: KeptEvent::read(head, Bytes::copy_from_slice(body), row.get_ref(2)?.as_bytes()?).map(Arc::new),
             })
         });

@@ -137,6 +137,7 @@ impl Tag {
         Some(tag)
     }
 
+    #[allow(clippy::indexing_slicing, reason = "checked when it is compiled")]
     fn from_array<const N: usize>(bytes: [u8; N]) -> Tag {
         const { assert!(N <= TAG_BYTES_MAX) };
         let mut tag = Tag {

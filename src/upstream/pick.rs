@@ -149,7 +149,7 @@ impl Turn {
     pub(crate) fn next(&mut self, now: Moment) -> Option<Candidate> {
         let count = self.servers.len();
         let untried = || {
-            let order = (0..count).map(|step| self.start.wrapping_add(step) % count);
+            let order = (0..count).filter_map(|step| self.start.wrapping_add(step).checked_rem(count));
             order.filter(|index| self.tried & (1 << index) == 0)
         };
         let healthy = untried().find(|index| self.servers.get(*index).is_some_and(|c| c.is_in(now)));

@@ -185,6 +185,11 @@ impl Requests {
     }
 
     /// The counter of an outcome. A reason that is in no list counts as a failure of ours, which it is.
+    #[allow(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a slot for each outcome and each reason"
+    )]
     fn counter(&self, outcome: Outcome) -> &IntCounter {
         let (slot, reason) = match outcome {
             Outcome::Forwarded => (0, NONE),

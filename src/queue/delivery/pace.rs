@@ -33,7 +33,8 @@ pub(super) struct Pace {
 impl Pace {
     /// Begins with a full burst.
     pub(super) fn new(settings: PaceSettings, now: Moment) -> Self {
-        let interval = (settings.per / settings.count.get()).max(Duration::from_nanos(1));
+        let interval = settings.per.checked_div(settings.count.get()).unwrap_or_default();
+        let interval = interval.max(Duration::from_nanos(1));
         Pace {
             interval,
             slack: interval.saturating_mul(settings.burst.get().saturating_sub(1)),

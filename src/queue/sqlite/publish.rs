@@ -112,7 +112,7 @@ impl Publish {
         let known = Known {
             event: Arc::clone(&self.new.event),
             accepted_at: self.new.accepted_at,
-            share: bytes / (lanes as u64).max(1),
+            share: bytes.checked_div(lanes as u64).unwrap_or(bytes),
         };
         desk.at_hand.keep(self.id, known, bytes, lanes);
     }

@@ -56,6 +56,7 @@ pub(super) fn page(page: &Page) -> Value {
 }
 
 /// One event with all of its deliveries and attempts.
+#[allow(clippy::indexing_slicing, reason = "members of objects that are made here")]
 pub(super) fn shown(id: EventId, shown: &Shown, with_body: bool) -> Value {
     let event = &shown.event;
     let headers = event.headers.iter();

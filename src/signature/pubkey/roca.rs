@@ -4,6 +4,11 @@
 //! such a power modulo each of the small primes; of sound keys about one in 2^27 is, and it is lost with them. Asked once
 //! for each RSA key that is read.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "rests of division by less than 168, times 256 at most"
+)]
+
 /// The odd primes up to 167.
 const SMALL_PRIMES: [u32; 38] = [
     3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109,

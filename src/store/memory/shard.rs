@@ -162,10 +162,12 @@ impl Shard {
     }
 }
 
+#[allow(clippy::indexing_slicing, reason = "a place is given out after its chunk was made")]
 fn place_ref(chunks: &[Box<[Option<Entry>; CHUNK]>], place: u32) -> &Option<Entry> {
     &chunks[place as usize / CHUNK][place as usize % CHUNK]
 }
 
+#[allow(clippy::indexing_slicing, reason = "a place is given out after its chunk was made")]
 fn place_mut(chunks: &mut [Box<[Option<Entry>; CHUNK]>], place: u32) -> &mut Option<Entry> {
     &mut chunks[place as usize / CHUNK][place as usize % CHUNK]
 }
