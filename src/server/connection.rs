@@ -38,12 +38,9 @@ const WRITE_BUFFER_BYTES: usize = 1460;
 /// What is read of a connection of HTTP/2 in one turn: as much as it may send ahead.
 const TURN_BYTES: usize = 64 << 10;
 
-/// The same under strain, where the frame that is begun is read to its end: a short request or two. What was taken apart
-/// waits for its turn with us and gets cold, what was not read waits with the system.
+/// The same under strain, where the frame that is begun is read to its end, and long bodies as ever: a short request or two.
+/// What was taken apart waits for its turn with us and gets cold, what was not read waits with the system.
 const SHORT_TURN_BYTES: usize = 2 << 10;
-
-/// A frame that is longer is read in several turns; the h2 crate takes none.
-const FRAME_BYTES_MAX: usize = 16 << 10;
 
 /// Longest wait for a peer to take the end of TLS.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -69,7 +66,7 @@ pub(crate) struct Connection {
     turn: Turn,
     /// What may still be read of HTTP/2 before it has to line up again,
     turn_bytes: usize,
-    /// and beyond that, to the end of a frame.
+    /// and beyond that, to the end of a frame or of a long body.
     frame_bytes: usize,
 }
 
@@ -233,7 +230,7 @@ impl Connection {
         if turn.is_ready() {
             frames.begin_turn();
             (self.turn_bytes, self.frame_bytes) = match self.turn.is_needed() {
-                true => (SHORT_TURN_BYTES, FRAME_BYTES_MAX),
+                true => (SHORT_TURN_BYTES, TURN_BYTES - SHORT_TURN_BYTES),
                 false => (TURN_BYTES, 0),
             };
         } else if in_line {

@@ -28,6 +28,9 @@ const CRUMB_BYTES: u32 = 32;
 /// Crumbs that come with each request: a short body, its end in a frame of its own, and one more.
 const CRUMBS_EACH: u32 = 3;
 
+/// A frame of a body that is as long is one of many: what follows it is more of that body, not another request.
+const BULK_BYTES: u32 = 8 << 10;
+
 /// A frame of a body that is as long pays for a crumb: whoever cuts a file into frames has a rest each time.
 const PAYING_BYTES: u32 = 1024;
 
@@ -79,6 +82,8 @@ pub(super) struct Frames {
     skip: u64,
     head: [u8; HEAD_BYTES],
     known: usize,
+    /// The last frame is a long one of a body.
+    is_bulk: bool,
     idle: Account,
     /// `None`: of a proxy, which carries the bodies of many as they came.
     crumbs: Option<Account>,
@@ -106,6 +111,7 @@ impl Frames {
             skip: PREFACE_BYTES,
             head: [0; HEAD_BYTES],
             known: 0,
+            is_bulk: false,
             idle: Account::new(IDLE_MAX, since),
             crumbs: (!is_proxy).then(|| Account::new(CRUMBS_MAX, since)),
         }
@@ -133,6 +139,7 @@ impl Frames {
                 let [a, b, c, kind, ..] = self.head;
                 let length = u32::from_be_bytes([0, a, b, c]);
                 self.skip = u64::from(length);
+                self.is_bulk = kind == 0 && length >= BULK_BYTES;
                 if self.count(kind, length).is_err() {
                     self.reading.flood.store(true, Ordering::Relaxed);
                     return Err(Flood);
@@ -151,10 +158,14 @@ impl Frames {
         self.reading.waiting.poll_none(context)
     }
 
-    /// Bytes until the end of the frame or the head that was read last, 0 when there is nothing left of it.
+    /// Bytes until the end of the frame or the head that was read last, and of a long body the next head as well; 0 when a
+    /// request may follow.
     pub(super) fn rest(&self) -> usize {
         match self.known {
-            0 => usize::try_from(self.skip).unwrap_or(usize::MAX),
+            0 => {
+                let next = if self.is_bulk { HEAD_BYTES } else { 0 };
+                usize::try_from(self.skip).map_or(usize::MAX, |skip| skip.saturating_add(next))
+            }
             known => HEAD_BYTES.saturating_sub(known),
         }
     }
